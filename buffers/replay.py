@@ -1,0 +1,248 @@
+"""The replay buffer: one packed tensor, one index draw, one gather."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .transitions import Layout, Transitions
+
+
+class Windows(NamedTuple):
+    """Consecutive transitions of single episodes, [B, burn_in + length], and which slots are real.
+
+    Slot `burn_in` is the anchor. Slots before the episode's start, after its end or beyond the
+    write head are zero and False in the mask.
+    """
+
+    batch: Transitions
+    mask: Tensor
+
+
+class ReplayBuffer:
+    """A ring of `capacity` transitions from `num_envs` parallel worlds; a `Source`.
+
+    Rows lie as [T, N, width] float32 on `device`, N worlds side by side. An episode number per
+    slot, not the end flags, says which rows belong together. Draws come from the buffer's own
+    generator, seeded with `seed`.
+
+    Raises ValueError for a capacity that `num_envs` does not divide.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        capacity: int,
+        num_envs: int = 1,
+        *,
+        device: str | torch.device = "cpu",
+        seed: int = 0,
+    ) -> None:
+        if capacity < num_envs or capacity % num_envs:
+            raise ValueError(
+                f"capacity must be a positive multiple of num_envs={num_envs}, got {capacity}; "
+                f"try {max(num_envs, capacity - capacity % num_envs)}"
+            )
+        self.layout = layout
+        self.capacity = capacity
+        self.num_envs = num_envs
+        self.device = torch.device(device)
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self._steps = capacity // num_envs  # T
+        self._rows = torch.empty(self._steps, num_envs, layout.width, device=self.device)
+        self._flat = self._rows.view(capacity, layout.width)
+        self._episode = torch.zeros(self._steps, num_envs, dtype=torch.int64, device=self.device)
+        self._invalid = torch.zeros(self._steps, num_envs, dtype=torch.bool, device=self.device)
+        self._current = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
+        self._on_host = self.device.type == "cpu"
+        if self._on_host:  # column writes through numpy cost a third of torch's
+            self._np = self._rows.numpy()
+            self._np_episode, self._np_invalid = self._episode.numpy(), self._invalid.numpy()
+            self._np_current = self._current.numpy()
+        self.total = 0  # vector steps ever added; the write head is total % T
+        self._num_invalid = 0
+        self._starts: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.int64))
+
+    def __len__(self) -> int:
+        """Rows that can be sampled."""
+        return min(self.total, self._steps) * self.num_envs - self._num_invalid
+
+    def add(self, batch: Transitions, valid: Tensor | None = None) -> None:
+        """Append one vector step [N], or T steps at once [T, N] ([T] when there is one world).
+
+        `valid` [N] or [T, N], bool: a False slot keeps the grid, ends its world's episode and is
+        never sampled. Raises ValueError on another width, KeyError on a missing column.
+        """
+        lead = tuple(batch.reward.shape)
+        if lead == (self.num_envs,):
+            self._add_step(batch, valid)
+        elif len(lead) == 2 and lead[1] == self.num_envs:
+            for t in range(lead[0]):
+                step = Transitions(*(x[t] for x in batch[:6]), {k: v[t] for k, v in batch.extra.items()})
+                self._add_step(step, None if valid is None else valid[t])
+        elif len(lead) == 1 and self.num_envs == 1:
+            grid = Transitions(
+                *(x[:, None] for x in batch[:6]), {k: v[:, None] for k, v in batch.extra.items()}
+            )
+            self.add(grid, None if valid is None else valid[:, None])
+        else:
+            raise ValueError(
+                f"a batch of shape {lead} does not fit a buffer of num_envs={self.num_envs}: give "
+                f"({self.num_envs},) for one step or (T, {self.num_envs}) for T steps"
+            )
+
+    def _add_step(self, batch: Transitions, valid: Tensor | None) -> None:
+        t = self.total % self._steps
+        if self._num_invalid:
+            self._num_invalid -= int(self._invalid[t].sum())
+        if valid is not None and bool(valid.all()):
+            valid = None
+        columns = self.layout.columns(batch)
+        if self._on_host:
+            row = self._np[t]
+            for name, value in columns.items():
+                row[:, self.layout.slices[name]] = value.numpy()
+            self._np_episode[t] = self._np_current
+            ended = (row[:, self.layout.slices["terminated"]] > 0) | (
+                row[:, self.layout.slices["truncated"]] > 0
+            )
+            if valid is None:
+                self._np_invalid[t] = False
+            else:
+                self._np_invalid[t] = ~valid.numpy()
+                ended |= self._np_invalid[t]
+                self._num_invalid += int(self._np_invalid[t].sum())
+            self._np_current += ended
+        else:
+            device_row = self._rows[t]
+            for name, value in columns.items():
+                device_row[:, self.layout.slices[name]] = value
+            self._episode[t] = self._current
+            gone = torch.zeros_like(self._invalid[t]) if valid is None else ~valid
+            self._invalid[t] = gone
+            if valid is not None:
+                self._num_invalid += int(gone.sum())
+            self._current += batch.terminated.bool() | batch.truncated.bool() | gone
+        self.total += 1
+
+    def break_episodes(self) -> None:
+        """Say that the next rows do not continue the last ones: a restart, another collection."""
+        self._current += 1
+
+    def sample(self, n: int) -> Transitions:
+        """Draw n transitions uniformly with replacement, in fresh memory."""
+        return self.layout.unpack(self._flat.index_select(0, self.sample_indices(n)))
+
+    def sample_indices(self, n: int) -> Tensor:
+        """Draw n slots [n], int64, uniformly over the valid ones, for `gather`."""
+        size = min(self.total, self._steps) * self.num_envs
+        if size == self._num_invalid:
+            raise ValueError("the buffer holds no valid transition to sample; add some first")
+        index = torch.randint(size, (n,), generator=self.generator, device=self.device)
+        if self._num_invalid:
+            invalid = self._invalid.view(-1)
+            while bool((bad := invalid[index]).any()):
+                again = torch.randint(size, (n,), generator=self.generator, device=self.device)
+                index = torch.where(bad, again, index)
+        return index
+
+    def gather(self, index: Tensor) -> Transitions:
+        """Return the transitions at slots `index` [n], in fresh memory."""
+        return self.layout.unpack(self._flat.index_select(0, index))
+
+    def sample_windows(self, n: int, length: int, burn_in: int = 0) -> Windows:
+        """Draw n windows of `length` steps from uniform anchors, with up to `burn_in` before each."""
+        if length < 1 or burn_in < 0:
+            raise ValueError(f"need length >= 1 and burn_in >= 0, got {length} and {burn_in}")
+        anchor = self.sample_indices(n)
+        offset = torch.arange(-burn_in, length, device=self.device)
+        world = anchor % self.num_envs
+        # Age counts from the oldest row, so the write head is an edge and not a seam.
+        oldest = max(0, self.total - self._steps)
+        age = (anchor // self.num_envs - oldest) % self._steps
+        ages = age[:, None] + offset
+        inside = (ages >= 0) & (ages < min(self.total, self._steps))
+        slots = (ages.clamp(0, self._steps - 1) + oldest) % self._steps
+        index = slots * self.num_envs + world[:, None]
+        episode, invalid = self._episode.view(-1), self._invalid.view(-1)
+        mask = inside & (episode[index] == episode[anchor][:, None]) & ~invalid[index]
+        rows = self._flat[index] * mask[..., None]
+        return Windows(self.layout.unpack(rows), mask)
+
+    def initial_obs(self, n: int) -> Tensor:
+        """Draw n observations [n, O] uniformly from the starts of the stored episodes."""
+        starts = self._episode_starts()
+        if not len(starts):
+            raise ValueError("no episode start is in the buffer: every stored episode began earlier")
+        pick = torch.randint(len(starts), (n,), generator=self.generator, device=self.device)
+        return self._flat[starts[pick], : self.layout.obs_dim]
+
+    def _episode_starts(self) -> Tensor:
+        if self._starts[0] != self.total:
+            filled = min(self.total, self._steps)
+            oldest = max(0, self.total - self._steps)
+            order = (torch.arange(filled, device=self.device) + oldest) % max(1, self._steps)
+            episode = self._episode[order]
+            first = torch.ones_like(episode, dtype=torch.bool)
+            first[1:] = episode[1:] != episode[:-1]
+            if oldest:  # the row before it is gone: whether it began an episode is not known
+                first[:1] = False
+            first &= ~self._invalid[order]
+            t, world = first.nonzero(as_tuple=True)
+            self._starts = (self.total, order[t] * self.num_envs + world)
+        return self._starts[1]
+
+    def clear(self) -> None:
+        """Forget every transition; the generator goes on."""
+        self.total = 0
+        self._num_invalid = 0
+        self._invalid.zero_()
+        self._starts = (-1, self._starts[1])
+        self.break_episodes()
+
+    def export_rows(self, first: int, last: int) -> dict[str, Tensor]:
+        """Return copies of the vector steps first..last-1, counted since the start, that are kept."""
+        if not max(0, self.total - self._steps) <= first <= last <= self.total:
+            raise ValueError(f"steps {first}..{last} are not in the buffer of {self.total} steps")
+        t = torch.arange(first, last, device=self.device) % self._steps
+        return {
+            "rows": self._rows[t].cpu(),
+            "episode": self._episode[t].cpu(),
+            "invalid": self._invalid[t].cpu(),
+        }
+
+    def import_rows(self, first: int, parts: dict[str, Tensor]) -> None:
+        """Write back what `export_rows` returned for steps from `first` on."""
+        rows = parts["rows"]
+        want = (rows.shape[0], self.num_envs, self.layout.width)
+        if tuple(rows.shape) != want or rows.shape[0] > self._steps:
+            raise ValueError(f"rows of shape {tuple(rows.shape)} do not fit {want}")
+        t = (torch.arange(rows.shape[0], device=self.device) + first) % self._steps
+        self._rows[t] = rows.to(self.device)
+        self._episode[t] = parts["episode"].to(self.device)
+        self._invalid[t] = parts["invalid"].to(self.device)
+
+    def state_dict(self, rows: bool = True) -> dict[str, Any]:
+        """Everything that a continuation needs; without the rows where shards hold them."""
+        state: dict[str, Any] = {
+            "total": self.total,
+            "current": self._current.clone(),
+            "generator": self.generator.get_state(),
+        }
+        if rows:
+            state["first"] = max(0, self.total - self._steps)
+            state["data"] = self.export_rows(state["first"], self.total)
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict`; rows kept elsewhere are given to `import_rows` before."""
+        if "data" in state:
+            self.import_rows(state["first"], state["data"])
+        self.total = int(state["total"])
+        self._current.copy_(state["current"])
+        self.generator.set_state(state["generator"])
+        filled = torch.arange(max(0, self.total - self._steps), self.total, device=self.device)
+        self._num_invalid = int(self._invalid[filled % self._steps].sum())
+        self._starts = (-1, self._starts[1])
+
+

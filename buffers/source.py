@@ -1,0 +1,54 @@
+"""The one thing a learner ever sees of data, and how sources combine."""
+
+import math
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from .transitions import Transitions
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Anything that hands out batches: a buffer, a dataset, a mixture, a dream."""
+
+    def sample(self, n: int) -> Transitions:
+        """Return n transitions in memory that is never written again."""
+        ...
+
+
+class Mixture:
+    """Fixed shares of several sources in every batch (RLPD, Ball et al. 2023, section 4.1)."""
+
+    def __init__(self, parts: Sequence[tuple[Source, float]]) -> None:
+        shares = [share for _, share in parts]
+        if not parts or any(not math.isfinite(s) or s < 0 for s in shares) or sum(shares) <= 0:
+            raise ValueError(
+                f"mix needs shares that are finite, not negative and sum above 0: got {shares}"
+            )
+        self.sources = [source for source, _ in parts]
+        self.shares = [share / sum(shares) for share in shares]
+
+    def counts(self, n: int) -> list[int]:
+        """Rows of each source in a batch of n: the largest-remainder rounding of the shares."""
+        exact = [n * share for share in self.shares]
+        out = [math.floor(x + 1e-9) for x in exact]
+        by_remainder = sorted(range(len(exact)), key=lambda i: out[i] - exact[i])
+        for i in by_remainder[: n - sum(out)]:
+            out[i] += 1
+        return out
+
+    def sample(self, n: int) -> Transitions:
+        """Concatenate the sources' batches, keeping the extra columns that all of them have."""
+        counts = self.counts(n)
+        batches = [s.sample(k) for s, k in zip(self.sources, counts, strict=True) if k]
+        common = [k for k in batches[0].extra if all(k in b.extra for b in batches)]
+        fields = [torch.cat(column) for column in zip(*(b[:6] for b in batches), strict=True)]
+        extra = {k: torch.cat([b.extra[k] for b in batches]) for k in common}
+        return Transitions(*fields, extra=extra)
+
+
+def mix(parts: Sequence[tuple[Source, float]]) -> Source:
+    """Return a source whose batches hold the given share of each part, e.g. [(a, .5), (b, .5)]."""
+    return Mixture(parts)

@@ -1,0 +1,128 @@
+"""From an environment's id to a `BatchEnv`."""
+
+import logging
+from typing import Any
+
+import torch
+
+from .api import BatchEnv
+from .core import TaskEnv
+from .names import unknown
+from .task import Task
+from .tasks import TASKS
+
+log = logging.getLogger("reverie")
+PREFIX = "reverie/"
+
+
+def known_ids() -> list[str]:
+    """Return the ids of Reverie's own tasks."""
+    return [PREFIX + name for name in sorted(TASKS)]
+
+
+def register_task(task: Task) -> None:
+    """Make a task of your own available as `reverie/<task.id>`, here and in gymnasium."""
+    if task.id in TASKS and TASKS[task.id] is not task:
+        raise ValueError(f"the task id {task.id!r} is taken; choose another")
+    TASKS[task.id] = task
+    _register_with_gymnasium(task)
+
+
+def _register_with_gymnasium(task: Task) -> None:
+    import gymnasium
+
+    gymnasium.register(
+        PREFIX + task.id,
+        entry_point="reverie.envs.gym_views:SingleEnv",
+        vector_entry_point="reverie.envs.gym_views:VectorView",
+        max_episode_steps=task.max_episode_steps,
+        kwargs={"task": task.id},
+    )
+
+
+def register_all() -> None:
+    """Register every task with gymnasium."""
+    for task in TASKS.values():
+        _register_with_gymnasium(task)
+
+
+def make(
+    env_id: str,
+    num_envs: int = 1,
+    *,
+    device: str = "cpu",
+    seed: int = 0,
+    threads: int | None = None,
+    backend: str = "auto",
+    rng: str = "counter",
+    dtype: torch.dtype = torch.float32,
+    max_episode_steps: int | None = None,
+    **options: Any,
+) -> BatchEnv:
+    """Return `num_envs` worlds of an environment, stepped together.
+
+    `env_id`: `reverie/HalfCheetah-v5`; a bare `HalfCheetah-v5` takes the same native task unless
+    `backend="gymnasium"`; any other gymnasium id (`my_pkg:MyEnv-v0`) goes through an adapter.
+    `threads`: of the physics, None for every CPU the process may use. `max_episode_steps`: None
+    for the task's own limit, 0 for none. `options`: the task's, e.g. `ctrl_cost_weight=0.05`.
+
+    Raises ValueError for an unknown id, option or backend (the nearest known one is named) and
+    for a device that is not there.
+    """
+    if backend not in ("auto", "native", "gymnasium"):
+        raise unknown("backend", backend, ("auto", "native", "gymnasium"))
+    kind = torch.device(device).type
+    if kind != "cpu":
+        reason = "" if torch.cuda.is_available() else " (and this machine shows torch no GPU)"
+        raise ValueError(
+            f"device={device!r}: environments run on the CPU in this version{reason}; leave device "
+            "out, learners may still use a GPU of their own"
+        )
+    name = env_id.removeprefix(PREFIX)
+    own = env_id.startswith(PREFIX) or (name in TASKS and backend != "gymnasium")
+    if own or backend == "native":
+        if name not in TASKS:
+            raise unknown("environment", env_id, known_ids())
+        if not env_id.startswith(PREFIX):
+            log.info("%s runs on Reverie's native task; backend='gymnasium' opts out", env_id)
+        task = TASKS[name]
+        limit = task.max_episode_steps if max_episode_steps is None else max_episode_steps
+        return TaskEnv(
+            task,
+            num_envs,
+            seed=seed,
+            threads=threads,
+            dtype=dtype,
+            rng=rng,
+            max_episode_steps=limit or None,
+            options=options,
+        )
+    return _make_foreign(env_id, num_envs, seed, max_episode_steps, options)
+
+
+def _make_foreign(
+    env_id: str, num_envs: int, seed: int, max_episode_steps: int | None, options: dict[str, Any]
+) -> BatchEnv:
+    import gymnasium
+    from gymnasium.vector import AutoresetMode
+
+    from .foreign import ForeignEnv
+
+    if ":" not in env_id and env_id not in gymnasium.registry:
+        raise unknown("environment", env_id, [*known_ids(), *gymnasium.registry])
+    spec = gymnasium.spec(env_id)
+    if max_episode_steps is not None:
+        options = {**options, "max_episode_steps": max_episode_steps or -1}
+    if spec.vector_entry_point is not None:
+        env = gymnasium.make_vec(
+            env_id, num_envs, vectorization_mode="vector_entry_point", **options
+        )
+    else:  # ours to choose: DISABLED shows the true successor without detours
+        env = gymnasium.make_vec(
+            env_id,
+            num_envs,
+            vectorization_mode="sync",
+            vector_kwargs={"autoreset_mode": AutoresetMode.DISABLED},
+            **options,
+        )
+    return ForeignEnv(env, seed)

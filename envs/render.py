@@ -1,0 +1,65 @@
+"""Pictures of a world without a screen."""
+
+import os
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from .api import Array
+
+HELP = (
+    "no headless OpenGL on this machine. Install EGL or OSMesa (Debian: `apt-get install "
+    "libegl1 libgl1-mesa-dri` or `libosmesa6`) and, if needed, set MUJOCO_GL=egl or "
+    "MUJOCO_GL=osmesa before starting Python."
+)
+
+
+def choose_backend() -> None:
+    """Pick a headless OpenGL back end unless the user did; it must happen before a Renderer."""
+    if "MUJOCO_GL" not in os.environ and not os.environ.get("DISPLAY"):
+        os.environ["MUJOCO_GL"] = "egl"
+
+
+class WorldRenderer:
+    """Renders single worlds of a `TaskEnv`, one at a time.
+
+    Raises RuntimeError that says what to install where there is no headless OpenGL.
+    """
+
+    def __init__(self, env: Any, width: int = 320, height: int = 240) -> None:
+        self.env = env
+        model = env.model
+        model.vis.global_.offwidth = max(model.vis.global_.offwidth, width)
+        model.vis.global_.offheight = max(model.vis.global_.offheight, height)
+        self._gl, self._renderer = _open(model, height, width)
+        self._data = mujoco.MjData(model)
+        self._camera = mujoco.MjvCamera()
+        mujoco.mjv_defaultFreeCamera(model, self._camera)
+        for name, value in env.task.camera.items():
+            if name == "trackbody":
+                self._camera.type = mujoco.mjtCamera.mjCAMERA_TRACKING
+                self._camera.trackbodyid = value
+            else:
+                setattr(self._camera, name, value)
+
+    def frame(self, world: int = 0) -> Array:
+        """Return world `world` as an RGB image [H, W, 3], uint8."""
+        state = self.env.physics.get_state()[world]
+        sig = mujoco.mjtState.mjSTATE_INTEGRATION.value
+        mujoco.mj_setState(self.env.model, self._data, state, sig)
+        mujoco.mj_forward(self.env.model, self._data)
+        self._renderer.update_scene(self._data, self._camera)
+        return np.asarray(self._renderer.render()).copy()
+
+    def close(self) -> None:
+        """Free the OpenGL context."""
+        self._renderer.close()
+
+
+def _open(model: mujoco.MjModel, height: int, width: int) -> tuple[str, Any]:
+    choose_backend()
+    try:
+        return os.environ.get("MUJOCO_GL", "glfw"), mujoco.Renderer(model, height, width)
+    except Exception as error:  # the bindings raise whatever their OpenGL loader raises
+        raise RuntimeError(f"{HELP} MuJoCo said: {error}") from error

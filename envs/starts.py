@@ -1,0 +1,92 @@
+"""Where episodes start: each world's coming reset states, drawn in blocks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .api import Array
+from .random import CounterDraws, GymnasiumDraws
+from .task import Params, Task
+
+
+class Starts:
+    """Reset states of N worlds from the counter-based stream.
+
+    A block of coming episodes is drawn at once for a world, so that a reset is a look-up.
+    """
+
+    def __init__(self, task: Task, p: Params, xp: Any, num_envs: int, seed: int) -> None:
+        self.task, self.p, self.xp = task, p, xp
+        self.block = max(1, min(64, 4096 // num_envs))
+        self.episode = np.zeros(num_envs, np.int64)  # the next one of each world
+        self._loaded = np.full(num_envs, -1, np.int64)
+        self._qpos = np.empty((num_envs, self.block, p.nq))
+        self._qvel = np.empty((num_envs, self.block, p.nv))
+        self.seed = seed
+
+    def reseed(self, seed: int) -> None:
+        """Go to the first episode of `seed` in every world."""
+        self.seed = seed
+        self.episode[:] = 0
+        self._loaded[:] = -1
+
+    def next(self, ids: Array) -> tuple[Array, Array]:
+        """Return qpos and qvel of the next episode of worlds `ids`."""
+        episode = self.episode[ids]
+        wanted, slot = np.divmod(episode, self.block)
+        stale = self._loaded[ids] != wanted
+        if stale.any():
+            self._fill(ids[stale], wanted[stale])
+        self.episode[ids] = episode + 1
+        return self._qpos[ids, slot], self._qvel[ids, slot]
+
+    def _fill(self, ids: Array, blocks: Array) -> None:
+        episode = (blocks[:, None] * self.block + np.arange(self.block)).ravel()
+        draws = CounterDraws(self.xp, self.seed, np.repeat(ids, self.block), episode)
+        qpos, qvel = self.task.reset(self.xp, draws, self.p)
+        self._qpos[ids] = qpos.reshape(len(ids), self.block, -1)
+        self._qvel[ids] = qvel.reshape(len(ids), self.block, -1)
+        self._loaded[ids] = blocks
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the seed and each world's next episode."""
+        return {"seed": self.seed, "episode": self.episode.copy()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        self.reseed(int(state["seed"]))
+        self.episode[:] = state["episode"]
+
+
+class GymnasiumStarts:
+    """Reset states in gymnasium's own draws: PCG64 generators seeded seed + world."""
+
+    def __init__(self, task: Task, p: Params, xp: Any, num_envs: int, seed: int) -> None:
+        self.task, self.p, self.xp, self.num_envs = task, p, xp, num_envs
+        self.reseed(seed)
+
+    def reseed(self, seed: int) -> None:
+        """Seed world i with seed + i."""
+        self.use([_pcg64(seed + i) for i in range(self.num_envs)])
+
+    def use(self, generators: Sequence[np.random.Generator]) -> None:
+        """Draw from these generators, one for each world."""
+        self.generators = list(generators)
+
+    def next(self, ids: Array) -> tuple[Array, Array]:
+        """Return qpos and qvel of the next episode of worlds `ids`."""
+        return self.task.reset(self.xp, GymnasiumDraws([self.generators[i] for i in ids]), self.p)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return each generator's state."""
+        return {"generators": [g.bit_generator.state for g in self.generators]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        for g, saved in zip(self.generators, state["generators"], strict=True):
+            g.bit_generator.state = saved
+
+
+def _pcg64(seed: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))

@@ -1,0 +1,51 @@
+"""A task: a MuJoCo model and pure functions over batched fields."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
+
+import mujoco
+
+from .api import Array
+
+Fields = Any  # attribute -> live array [N, ...] of the MjData field of that name
+Params = SimpleNamespace  # the task's parameters and what `setup` derived from the model
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task, written once for every engine.
+
+    `xp` is the array namespace (numpy on native, torch on a GPU), `f` the MjData fields of all N
+    worlds, `p` the parameters. The functions allocate what they return and have no data-dependent
+    shapes. Times in seconds, lengths in metres, angles in radians.
+    """
+
+    id: str  # the part after "reverie/"
+    model: Callable[[Params], mujoco.MjModel]
+    fields: tuple[str, ...]  # MjData fields that the functions read, beyond qpos, qvel and ctrl
+    frame_skip: int
+    max_episode_steps: int | None
+    params: Mapping[str, Any]  # defaults of the task's own options
+    observe: Callable[[Any, Fields, Params], Array]  # (xp, f, p) -> [N, O]
+    reward: Callable[..., tuple[Array, dict[str, Array]]]  # (xp, before, f, action, p) -> [N], terms
+    reset: Callable[[Any, Any, Params], tuple[Array, Array]]  # (xp, u, p) -> qpos, qvel
+    before: Callable[[Any, Fields, Params], Array] | None = None  # read before the step
+    terminated: Callable[[Any, Fields, Params], Array] | None = None  # None: never
+    info: Callable[..., dict[str, Array]] | None = None  # (xp, before, f, p): gymnasium's info
+    setup: Callable[[mujoco.MjModel, Params], None] | None = None  # adds derived entries to p
+    refresh: str = "none"  # none as gymnasium's v5: fields lag a substep; vel for our own tasks
+    contact_forces: bool = False  # cfrc_ext by mj_rnePostConstraint after the step
+    camera: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))  # for watch
+
+
+def resolve(task: Task, options: Mapping[str, Any]) -> Params:
+    """Return the task's parameters with `options` put over the defaults, or name a wrong one."""
+    from .names import unknown
+
+    known = {**task.params, "frame_skip": task.frame_skip}
+    for name in options:
+        if name not in known:
+            raise unknown(f"option of {task.id}", name, known)
+    return SimpleNamespace(**{**known, **options})
