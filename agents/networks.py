@@ -1,0 +1,210 @@
+"""Actors and batched critic ensembles."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Masks = tuple[Tensor, ...]  # dropout masks, one for each hidden layer
+NORMS = ("none", "layer", "batch")
+LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0  # Haarnoja et al. 2018, authors' code
+
+
+def mlp(sizes: Sequence[int]) -> nn.Sequential:
+    """Return a ReLU multi-layer perceptron; the last layer is linear."""
+    layers: list[nn.Module] = []
+    for i, o in zip(sizes[:-2], sizes[1:-1], strict=True):
+        layers += [nn.Linear(i, o), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
+
+
+def initialise(module: nn.Module, generator: torch.Generator) -> None:
+    """Draw torch's default initial weights, U(+-1/sqrt(fan_in)), from a generator of our own."""
+    for layer in module.modules():
+        if isinstance(layer, (nn.Linear, EnsembleLinear)):
+            bound = 1 / math.sqrt(layer.in_features)
+            for parameter in (layer.weight, layer.bias):
+                draw = torch.rand(parameter.shape, generator=generator)
+                with torch.no_grad():
+                    parameter.copy_((2 * draw - 1) * bound)
+
+
+class GaussianActor(nn.Module):
+    """A tanh-squashed diagonal Gaussian (SAC, Haarnoja et al. 2018, appendix C)."""
+
+    def __init__(self, obs_dim: int, act_dim: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.net = mlp([obs_dim, *hidden, 2 * act_dim])
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log standard deviation before squashing, [B, A] each."""
+        mean, log_std = self.net(obs).float().chunk(2, dim=-1)
+        return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+
+    def mode(self, obs: Tensor) -> Tensor:
+        """Return the deterministic action [B, A]."""
+        return torch.tanh(self(obs)[0])
+
+    def sample(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the action for standard normal noise [B, A], and its log density [B]."""
+        mean, log_std = self(obs)
+        raw = mean + log_std.exp() * noise
+        gaussian = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
+        # log(1 - tanh(x)^2) without cancellation
+        squash = 2 * (math.log(2) - raw - F.softplus(-2 * raw))
+        return torch.tanh(raw), (gaussian - squash).sum(-1)
+
+
+class DeterministicActor(nn.Module):
+    """A tanh-squashed deterministic policy (TD3, Fujimoto et al. 2018)."""
+
+    def __init__(self, obs_dim: int, act_dim: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.net = mlp([obs_dim, *hidden, act_dim])
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Return the action [B, A]."""
+        return torch.tanh(self.net(obs).float())
+
+    mode = forward
+
+
+class EnsembleLinear(nn.Module):
+    """E linear layers as one batched matrix product."""
+
+    def __init__(self, members: int, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.in_features = in_features
+        self.weight = nn.Parameter(torch.empty(members, in_features, out_features))
+        self.bias = nn.Parameter(torch.empty(members, 1, out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [E, B, in] to [E, B, out]."""
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class EnsembleNorm(nn.Module):
+    """Layer norm, or batch norm with running statistics, of E members' features."""
+
+    def __init__(self, kind: str, members: int, features: int, momentum: float = 0.01) -> None:
+        super().__init__()
+        self.kind, self.momentum = kind, momentum
+        self.scale = nn.Parameter(torch.ones(members, 1, features))
+        self.shift = nn.Parameter(torch.zeros(members, 1, features))
+        if kind == "batch":
+            self.register_buffer("mean", torch.zeros(members, 1, features))
+            self.register_buffer("var", torch.ones(members, 1, features))
+
+    def forward(self, x: Tensor, learn: bool) -> Tensor:
+        """Normalise [E, B, H]; with batch norm, `learn` uses and keeps the batch's statistics."""
+        if self.kind == "layer":
+            return torch.addcmul(self.shift, F.layer_norm(x, x.shape[-1:]), self.scale)
+        if learn:
+            var, mean = torch.var_mean(x, dim=1, keepdim=True, correction=0)
+            with torch.no_grad():
+                self.mean.lerp_(mean, self.momentum)
+                self.var.lerp_(var, self.momentum)
+        else:
+            var, mean = self.var, self.mean
+        return torch.addcmul(self.shift, (x - mean) * torch.rsqrt(var + 1e-5), self.scale)
+
+
+class Critic(nn.Module):
+    """E action-value functions, evaluated together.
+
+    `norm`: none, layer (RLPD, DroQ) or batch (CrossQ). `dropout`: after each hidden layer, with
+    masks given by the caller (DroQ, Hiraoka et al. 2022, orders dropout before layer norm).
+    """
+
+    def __init__(
+        self,
+        obs_dim: int,
+        act_dim: int,
+        hidden: Sequence[int],
+        members: int = 2,
+        norm: str = "none",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if norm not in NORMS:
+            raise ValueError(f"critic_norm must be one of {NORMS}, got {norm!r}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
+        self.members, self.hidden, self.dropout = members, tuple(hidden), dropout
+        sizes = [obs_dim + act_dim, *hidden]
+        self.layers = nn.ModuleList(
+            EnsembleLinear(members, i, o) for i, o in zip(sizes[:-1], sizes[1:], strict=True)
+        )
+        widths = sizes if norm == "batch" else sizes[1:]  # CrossQ also normalises the input
+        self.norms = nn.ModuleList(
+            [] if norm == "none" else [EnsembleNorm(norm, members, w) for w in widths]
+        )
+        self.norm_input = norm == "batch"
+        self.head = EnsembleLinear(members, sizes[-1], 1)
+
+    def forward(self, obs: Tensor, action: Tensor, masks: Masks = (), *, learn: bool = False) -> Tensor:
+        """Return values [E, B] of observations [B, O] and actions [B, A]."""
+        x = torch.cat([obs, action], -1).expand(self.members, -1, -1)
+        norms = iter(self.norms)
+        if self.norm_input:
+            x = next(norms)(x, learn)
+        for i, layer in enumerate(self.layers):
+            x = layer(x)
+            if masks:
+                x = x * masks[i]
+            if self.norms:
+                x = next(norms)(x, learn)
+            x = F.relu(x)
+        values: Tensor = self.head(x).squeeze(-1).float()  # float: autocast may be on
+        return values
+
+    def first(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Return the first member's values [B] at the cost of one network (without norms)."""
+        if self.norms:
+            return self(obs, action)[0]
+        x = torch.cat([obs, action], -1)
+        for layer in (*self.layers, self.head):
+            x = torch.addmm(layer.bias[0], x, layer.weight[0])
+            x = x if layer is self.head else F.relu(x)
+        return x.squeeze(-1).float()
+
+    def masks(self, batch: int, generator: torch.Generator) -> Masks:
+        """Draw scaled dropout masks [E, B, H] for one forward; () without dropout."""
+        if not self.dropout:
+            return ()
+        keep = 1 - self.dropout
+        return tuple(
+            (torch.rand(self.members, batch, h, generator=generator, device=generator.device) < keep)
+            / keep
+            for h in self.hidden
+        )
+
+
+@torch.no_grad()
+def polyak(target: nn.Module, online: nn.Module, tau: float) -> None:
+    """Move target parameters a fraction tau towards the online ones; buffers are copied."""
+    torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), tau)
+    for t, o in zip(target.buffers(), online.buffers(), strict=True):
+        t.copy_(o)
+
+
+def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """Take one optimiser step down the loss."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
+@contextmanager
+def frozen(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Let gradients flow through a network without computing those of its parameters."""
+    for p in parameters:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in parameters:
+            p.requires_grad_(True)
