@@ -12,7 +12,7 @@ from torch import Tensor
 from ..buffers import Transitions
 from . import losses
 from .api import Metrics, State
-from .networks import Critic, GaussianActor, Masks, frozen, initialise, polyak, step
+from .networks import Critic, GaussianActor, Masks, flatten, frozen, initialise, step
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,13 @@ class SAC:
             module.to(self.device)
         self.crossq = c.critic_norm == "batch"
         self.target = self.critic if self.crossq else copy.deepcopy(self.critic)
+        self._actor_flat, self._critic_flat = flatten(self.actor), flatten(self.critic)
+        self._target_flat = self._critic_flat if self.crossq else flatten(self.target)
         self.target_entropy = -float(act_dim) if c.target_entropy is None else c.target_entropy
         self.log_alpha = torch.full((), math.log(c.alpha), device=self.device, requires_grad=True)
         self._critic_parameters = list(self.critic.parameters())
-        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=c.lr, fused=True)
-        self.critic_optimizer = torch.optim.Adam(self._critic_parameters, lr=c.lr, fused=True)
+        self.actor_optimizer = torch.optim.Adam([self._actor_flat], lr=c.lr, fused=True)
+        self.critic_optimizer = torch.optim.Adam([self._critic_flat], lr=c.lr, fused=True)
         self.alpha_optimizer = torch.optim.Adam([self.log_alpha], lr=c.lr, fused=True)
         self.bfloat16 = bfloat16
         wrap: Any = torch.compile if compile else lambda f: f
@@ -145,7 +147,8 @@ class SAC:
             alpha_loss = losses.temperature_loss(self.log_alpha, log_prob, self.target_entropy)
             step(self.alpha_optimizer, alpha_loss)
         if not self.crossq:
-            polyak(self.target, self.critic, self.config.tau)
+            with torch.no_grad():
+                self._target_flat.lerp_(self._critic_flat, self.config.tau)
         return {
             "critic_loss": critic_loss.detach(),
             "actor_loss": actor_loss.detach(),

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..buffers import Transitions
 from . import losses
 from .api import Metrics, State
-from .networks import Critic, DeterministicActor, frozen, initialise, polyak, step
+from .networks import Critic, DeterministicActor, flatten, frozen, initialise, step
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,11 @@ class TD3:
             initialise(module, weights)
             module.to(self.device)
         self.target_actor, self.target_critic = copy.deepcopy(self.actor), copy.deepcopy(self.critic)
+        self._actor_flat, self._critic_flat = flatten(self.actor), flatten(self.critic)
+        self._targets = [flatten(self.target_actor), flatten(self.target_critic)]
         self._critic_parameters = list(self.critic.parameters())
-        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=c.lr, fused=True)
-        self.critic_optimizer = torch.optim.Adam(self._critic_parameters, lr=c.lr, fused=True)
+        self.actor_optimizer = torch.optim.Adam([self._actor_flat], lr=c.lr, fused=True)
+        self.critic_optimizer = torch.optim.Adam([self._critic_flat], lr=c.lr, fused=True)
         self.updates = 0
         self.bfloat16 = bfloat16
         self._actor_loss = torch.zeros((), device=self.device)
@@ -120,8 +122,9 @@ class TD3:
                 actor_loss = self._actor_objective(batch.obs)
                 step(self.actor_optimizer, actor_loss)
             self._actor_loss = actor_loss.detach()
-            polyak(self.target_critic, self.critic, self.config.tau)
-            polyak(self.target_actor, self.actor, self.config.tau)
+            with torch.no_grad():
+                online = [self._actor_flat, self._critic_flat]
+                torch._foreach_lerp_(self._targets, online, self.config.tau)
         return {
             "critic_loss": critic_loss.detach(),
             "actor_loss": self._actor_loss,

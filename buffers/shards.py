@@ -1,0 +1,112 @@
+"""A replay buffer on disk: append-only shards, so that a checkpoint costs the new rows only."""
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from .replay import ReplayBuffer
+
+_NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.safetensors")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Vector steps first..last-1 in one file, as a checkpoint's manifest lists it."""
+
+    name: str
+    first: int
+    last: int
+    size: int
+    sha256: str
+
+
+def digest(path: Path) -> str:
+    """Return the file's sha256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync_file(path: Path) -> None:
+    """Flush a file or directory to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def append_rows(
+    buffer: ReplayBuffer, folder: Path, shards: Sequence[Shard], generation: int
+) -> list[Shard]:
+    """Write the rows added since the last of `shards`; return the shards that the buffer needs.
+
+    `generation` counts the processes that wrote to the folder, so that names never collide.
+    Raises OSError when the disk is full; nothing half-written is left under a shard's name.
+    """
+    folder.mkdir(exist_ok=True)
+    oldest = max(0, buffer.total - buffer.capacity // buffer.num_envs)
+    kept = [s for s in shards if s.last > oldest]
+    first = max(oldest, kept[-1].last if kept else 0)
+    if first == buffer.total:
+        return kept
+    path = folder / f"{generation}-{first}-{buffer.total}.safetensors"
+    partial = path.with_suffix(".partial")
+    try:
+        save_file(buffer.export_rows(first, buffer.total), partial)
+        sync_file(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_file(folder)
+    size = path.stat().st_size
+    return [*kept, Shard(path.name, first, buffer.total, size, digest(path))]
+
+
+def verify(folder: Path, shards: Sequence[Shard]) -> str | None:
+    """Return what is wrong with the first bad shard, or None."""
+    for shard in shards:
+        path = folder / shard.name
+        if not path.exists():
+            return f"{path} is missing"
+        if path.stat().st_size != shard.size:
+            return f"{path} has {path.stat().st_size} bytes, expected {shard.size}"
+        if digest(path) != shard.sha256:
+            return f"{path} does not match its sha256"
+    return None
+
+
+def read_rows(buffer: ReplayBuffer, folder: Path, shards: Sequence[Shard], total: int) -> None:
+    """Write the shards' rows back into a buffer that had seen `total` vector steps."""
+    oldest = max(0, total - buffer.capacity // buffer.num_envs)
+    for shard in shards:
+        parts = load_file(folder / shard.name)
+        skip = max(0, oldest - shard.first)
+        buffer.import_rows(shard.first + skip, {k: v[skip:] for k, v in parts.items()})
+
+
+def prune(folder: Path, needed: set[str]) -> None:
+    """Delete the shards, and partial files, that no kept checkpoint needs."""
+    for path in folder.glob("*"):
+        stale = path.suffix == ".partial" or _NAME.fullmatch(path.name)
+        if stale and path.name not in needed:
+            path.unlink()
+
+
+def to_json(shards: Sequence[Shard]) -> list[dict[str, Any]]:
+    """Return the shards as a manifest holds them."""
+    return [asdict(s) for s in shards]
+
+
+def from_json(rows: Sequence[Mapping[str, Any]]) -> list[Shard]:
+    """Read `to_json` back; a name that is not a shard's is refused."""
+    shards = [Shard(**row) for row in rows]
+    for shard in shards:
+        if not _NAME.fullmatch(shard.name):
+            raise ValueError(f"{shard.name!r} is not a shard's name")
+    return shards

@@ -1,0 +1,101 @@
+"""What a run returns, and what a run directory gives back."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..agents import SAC, TD3, Policy, SACConfig, State, TD3Config
+from . import checkpoint
+from .config import from_dict, read_config
+from .rollout import Evaluation
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: its directory, its transitions, its last evaluation."""
+
+    path: Path
+    steps: int
+    evaluation: Evaluation
+
+    @property
+    def eval_return(self) -> float:
+        """Mean return of the last evaluation."""
+        return self.evaluation.mean
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A run directory read back."""
+
+    path: Path
+    method: str
+    config: dict[str, Any]
+    stamp: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+    def frame(self, kind: str = "eval") -> dict[str, np.ndarray[Any, Any]]:
+        """Return the metrics of one kind (train, eval) as columns; `pandas.DataFrame` takes it."""
+        rows = [r for r in self.rows if r["kind"] == kind]
+        names = dict.fromkeys(k for r in rows for k in r if k != "kind")
+        return {k: np.array([r.get(k, np.nan) for r in rows]) for k in names}
+
+
+def load_run(path: str | Path) -> LoadedRun:
+    """Read a run directory: configuration, stamp and metrics."""
+    path = Path(path)
+    method, config = read_config(path)
+    stamp = json.loads((path / "stamp.json").read_text())
+    lines = (path / "metrics.jsonl").read_text().splitlines()
+    return LoadedRun(path, method, config, stamp, [json.loads(line) for line in lines])
+
+
+class LoadedPolicy:
+    """A trained policy: `act(obs)` takes one observation or a batch, numpy or torch."""
+
+    def __init__(self, policy: Policy, obs_dim: int, config: dict[str, Any]) -> None:
+        self.policy, self.obs_dim, self.config = policy, obs_dim, config
+
+    def initial_state(self, n: int) -> State:
+        """Return the wrapped policy's memory at the start of n episodes."""
+        return self.policy.initial_state(n)
+
+    def act(self, obs: Any, state: State = (), *, explore: bool = False) -> Any:
+        """Return actions in [-1, 1]; with a torch batch also the next memory, as `Policy` does."""
+        if isinstance(obs, Tensor):
+            return self.policy.act(obs, state, explore=explore)
+        rows = torch.as_tensor(np.asarray(obs, np.float32))
+        if rows.shape[-1] != self.obs_dim:
+            raise ValueError(f"obs has {rows.shape[-1]} columns, this policy takes {self.obs_dim}")
+        action, _ = self.policy.act(rows.reshape(-1, self.obs_dim), state, explore=explore)
+        return action.cpu().numpy().reshape(*rows.shape[:-1], -1)
+
+
+def load_policy(path: str | Path) -> LoadedPolicy:
+    """Return the policy of a run directory's newest good checkpoint."""
+    path = Path(path)
+    method, config = read_config(path)
+    found = checkpoint.load(path / "checkpoints", path / "buffer")
+    if found is None:
+        raise FileNotFoundError(f"{path} has no usable checkpoint yet")
+    state = found.state["agent"]
+    first, last = _ends(state["actor"])
+    policy: Any
+    if method == "sac":
+        policy = SAC(first, last // 2, from_dict(SACConfig, config["agent"]))
+    elif method == "td3":
+        policy = TD3(first, last, from_dict(TD3Config, config["agent"]))
+    else:
+        raise ValueError(f"{path} was made by {method!r}, whose policy this version does not load")
+    policy.load_state_dict(state)
+    return LoadedPolicy(policy, first, config)
+
+
+def _ends(actor: dict[str, Tensor]) -> tuple[int, int]:
+    weights = [w for name, w in actor.items() if name.endswith("weight")]
+    return weights[0].shape[1], weights[-1].shape[0]

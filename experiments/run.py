@@ -1,0 +1,207 @@
+"""One directory, one run: configuration, stamp, metrics, timing, checkpoints."""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..buffers import ReplayBuffer, shards
+from ..envs.physics import affinity_threads
+from . import checkpoint, stamp
+from .config import RunOptions, save_config
+from .progress import choose
+
+log = logging.getLogger("reverie")
+INTERRUPTED = 75  # exit status of a run that was told to stop and saved: EX_TEMPFAIL, try again
+
+
+class Interrupted(Exception):  # noqa: N818  (a request, not an error)
+    """The run was asked to stop, has saved, and can be resumed."""
+
+
+def use_threads(threads: int | None) -> int:
+    """Set torch's threads and return the number for the physics; one place for both.
+
+    Networks of this size gain nothing beyond four threads.
+    """
+    n = threads or affinity_threads()
+    torch.set_num_threads(min(n, 4) if threads is None else n)
+    os.environ.setdefault("OMP_NUM_THREADS", str(n))  # for child processes
+    return n
+
+
+class Run:
+    """The directory of one run and everything that is written to it.
+
+    Use as a context manager. Raises FileExistsError unless `resume` when the directory exists.
+    """
+
+    def __init__(
+        self, method: str, config: Any, *, label: str, steps: int, seed: int, resume: bool = False
+    ) -> None:
+        options: RunOptions = config.run
+        self.options, self.steps, self.label = options, steps, label
+        self.path = Path(options.out) / (options.name or label)
+        if self.path.exists() and not resume and any(self.path.iterdir()):
+            raise FileExistsError(
+                f"{self.path} exists. Continue it with `reverie {method} --resume {self.path}`, or "
+                f"choose another --name or --out; nothing is overwritten."
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        save_config(self.path / "config.json", method, config)
+        self.threads = use_threads(options.threads)
+        self.step = self.previous = 0
+        self.stopping = False
+        self._stamp: dict[str, Any] = {
+            "method": method,
+            "seed": seed,
+            "device": options.device,
+            "threads": {"torch": torch.get_num_threads(), "physics": self.threads},
+            **stamp.hardware(),
+            "started": _now(),
+            "generation": 0,
+            "notes": {},
+        }
+        self._shards: list[shards.Shard] = []
+        self._saved_at = -1
+        self._text = ""
+        self._clock = time.perf_counter()
+        self._clock_step = 0
+
+    def __enter__(self) -> "Run":
+        self._found = checkpoint.load(self.path / "checkpoints", self.path / "buffer")
+        old = _read_json(self.path / "stamp.json")
+        self._stamp["generation"] = old.get("generation", -1) + 1
+        if "started" in old:
+            self._stamp["started"] = old["started"]
+        self.step = self.previous = self._clock_step = self._found.step if self._found else 0
+        offset = self._found.state["run"]["metrics"] if self._found else 0
+        self._metrics = (self.path / "metrics.jsonl").open("a+")
+        self._metrics.truncate(offset)
+        self._timing = (self.path / "timing.jsonl").open("a")
+        self._board: Any = None
+        if self.options.tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            purge = self.step if self._found else None
+            self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=purge)
+        self._progress = choose(self.label, self.steps, self.step, self.options.progress)
+        self._status("running")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.close()
+        for file in (self._metrics, self._timing):
+            file.close()
+        if self._board is not None:
+            self._board.close()
+        if kind is None:
+            self._status("finished")
+        elif kind is Interrupted:
+            self._status("interrupted")
+        else:
+            self._status("failed", error=f"{kind.__name__}: {error}")
+
+    def note(self, **notes: str) -> None:
+        """Put facts about this run (engine, routes taken) into its stamp."""
+        self._stamp["notes"].update(notes)
+        self._status("running")
+
+    def _status(self, status: str, **more: str) -> None:
+        self._stamp.update(status=status, step=self.step, updated=_now(), **more)
+        stamp.write(self.path / "stamp.json", self._stamp)
+
+    def due(self, every: int) -> bool:
+        """Return whether the last step crossed a multiple of `every`, or ended the run."""
+        if self.step >= self.steps:
+            return True
+        return bool(every) and self.step // every > self.previous // every
+
+    def tick(self, transitions: int) -> None:
+        """Count environment transitions."""
+        self.previous, self.step = self.step, self.step + transitions
+        self._progress.update(self.step, self._text)
+
+    def log(self, values: Mapping[str, float | Tensor], kind: str = "train") -> None:
+        """Write one row of metrics.jsonl and TensorBoard: deterministic content only."""
+        row: dict[str, Any] = {"step": self.step, "kind": kind}
+        row |= {k: float(v) for k, v in values.items()}
+        self._metrics.write(json.dumps(row) + "\n")
+        self._metrics.flush()
+        for key, value in row.items():
+            if self._board is not None and key not in ("step", "kind"):
+                self._board.add_scalar(f"{kind}/{key}", value, self.step)
+        if "return" in row:
+            self._text = f"{kind} return {row['return']:,.1f}"
+
+    def log_time(self) -> None:
+        """Write one row of timing.jsonl: when, how fast."""
+        now = time.perf_counter()
+        rate = (self.step - self._clock_step) / max(now - self._clock, 1e-9)
+        row = {"step": self.step, "time": _now(), "steps_per_second": round(rate, 1)}
+        self._timing.write(json.dumps(row) + "\n")
+        self._timing.flush()
+        if self._board is not None:
+            self._board.add_scalar("time/steps_per_second", rate, self.step)
+        self._clock, self._clock_step = now, self.step
+
+    def restore(self, buffer: ReplayBuffer | None = None) -> dict[str, Any] | None:
+        """Return the state of the newest good checkpoint, None if there is none; refill `buffer`."""
+        if self._found is None:
+            return None
+        state: dict[str, Any] = self._found.state
+        self._shards, self._saved_at = self._found.shards, self._found.step
+        if buffer is not None:
+            total = int(state["buffer"]["total"])
+            shards.read_rows(buffer, self.path / "buffer", self._shards, total)
+            buffer.load_state_dict(state["buffer"])
+        self._found = None
+        return state
+
+    def save(self, state: dict[str, Any], buffer: ReplayBuffer | None = None) -> bool:
+        """Write a checkpoint; return False, after one warning, when the disk refuses it."""
+        if self.step == self._saved_at:
+            return True
+        folder = self.path / "buffer"
+        self._metrics.flush()
+        os.fsync(self._metrics.fileno())
+        state = {**state, "run": {"metrics": self._metrics.tell()}}
+        try:
+            if buffer is not None:
+                generation = int(self._stamp["generation"])
+                self._shards = shards.append_rows(buffer, folder, self._shards, generation)
+                state["buffer"] = buffer.state_dict(rows=False)
+            points = self.path / "checkpoints"
+            checkpoint.save(points, self.step, state, self._shards, self.options.keep)
+        except OSError as error:
+            log.warning("checkpoint at step %d not written: %s; training goes on", self.step, error)
+            return False
+        kept = [s for p in checkpoint.list_checkpoints(points) for s in checkpoint.manifest_shards(p)]
+        shards.prune(folder, {s.name for s in kept})
+        self._saved_at = self.step
+        return True
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return data

@@ -1,0 +1,59 @@
+"""What a run was made with: versions, hardware, revision."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+
+PACKAGES = ("torch", "numpy", "mujoco", "gymnasium", "stable-baselines3", "safetensors")
+
+
+def _revision() -> str | None:
+    root = Path(__file__).parent.parent
+    try:
+        out = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return out.stdout.strip()
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def hardware() -> dict[str, Any]:
+    """Return versions, CPU and revision: what a result may depend on."""
+    return {
+        "reverie": __version__,
+        "revision": _revision(),
+        "python": platform.python_version(),
+        "packages": {p: importlib.metadata.version(p) for p in PACKAGES},
+        "platform": platform.platform(terse=True),
+        "cpu": _cpu(),
+        "cpus": os.cpu_count(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def write(path: Path, stamp: dict[str, Any]) -> None:
+    """Write stamp.json in one replace."""
+    partial = path.with_suffix(".tmp")
+    partial.write_text(json.dumps(stamp, indent=2) + "\n")
+    partial.replace(path)

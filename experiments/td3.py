@@ -1,0 +1,81 @@
+"""Train TD3."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..agents import TD3, TD3Config
+from . import offpolicy
+from .config import RunOptions
+from .result import Result
+from .run import Run
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run of TD3."""
+
+    env: str = "reverie/HalfCheetah-v5"
+    """environment id: a task of ours, or any gymnasium id"""
+    steps: int = 1_000_000
+    """environment transitions to train for"""
+    seed: int = 0
+    """seed of the weights, the worlds, the exploration and the replay draws"""
+    num_envs: int = 1
+    """worlds stepped together"""
+    utd: float = 1.0
+    """gradient updates per environment transition, whatever num_envs is"""
+    batch_size: int = 256
+    """transitions per gradient update"""
+    buffer_size: int = 1_000_000
+    """transitions that the replay buffer holds"""
+    learning_starts: int = 5_000
+    """transitions of uniformly random actions before the first update"""
+    compile: bool = False
+    """torch.compile the losses"""
+    bfloat16: bool = False
+    """matrix products in bfloat16"""
+    env_options: Mapping[str, Any] = field(default_factory=dict)
+    """options of the task, from Python or a config file, e.g. {"ctrl_cost_weight": 0.05}"""
+    agent: TD3Config = field(default_factory=TD3Config)
+    """the learner"""
+    run: RunOptions = field(default_factory=RunOptions)
+    """the run directory"""
+
+
+PRESETS = {
+    "default": Config(),
+    "quick": Config(
+        env="reverie/InvertedDoublePendulum-v5",
+        steps=5_000,
+        learning_starts=1_000,
+        run=RunOptions(eval_every=1_000, log_every=500),
+    ),
+    "layernorm": Config(agent=TD3Config(critic_norm="layer")),
+}
+
+
+def main(config: Config | None = None, *, resume: bool = False) -> Result:
+    """Train TD3 as configured; `resume` continues the run directory bit for bit."""
+    c = config or Config()
+    label = f"td3-{c.env.split('/')[-1]}-s{c.seed}"
+    with Run("td3", c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
+        env, judge, buffer = offpolicy.make_worlds(c, run)
+        agent = TD3(
+            env.obs_dim,
+            env.act_dim,
+            c.agent,
+            device=c.run.device,
+            seed=c.seed,
+            compile=c.compile,
+            bfloat16=c.bfloat16,
+        )
+        schedule = offpolicy.Schedule(c.steps, c.learning_starts, c.utd, c.batch_size)
+        judged = offpolicy.train(run, agent, env, judge, buffer, schedule, c.seed)
+    return Result(run.path, run.step, judged)
+
+
+if __name__ == "__main__":
+    from .cli import run_method
+
+    run_method("td3")
