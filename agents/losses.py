@@ -4,7 +4,7 @@ from torch import Tensor
 
 
 def td_target(reward: Tensor, next_value: Tensor, terminated: Tensor, gamma: float) -> Tensor:
-    """Return r + gamma (1 - terminated) V' [B]; a truncated episode bootstraps (Sutton & Barto, 6.1)."""
+    """Return r + gamma (1 - terminated) V' [B]; truncation bootstraps (Sutton & Barto, 6.1)."""
     return reward + gamma * (1 - terminated) * next_value
 
 
@@ -14,7 +14,7 @@ def soft_value(next_q: Tensor, log_prob: Tensor, alpha: Tensor) -> Tensor:
 
 
 def critic_loss(q: Tensor, target: Tensor) -> Tensor:
-    """Return the squared TD error, averaged over B and summed over E, of q [E, B] (SAC, eq. 5 twice)."""
+    """Return the TD error of q [E, B], squared, averaged over B, summed over E (2x SAC's eq. 5)."""
     return (q - target).square().mean(1).sum()
 
 
@@ -34,5 +34,5 @@ def deterministic_actor_loss(q: Tensor) -> Tensor:
 
 
 def smoothed_action(action: Tensor, noise: Tensor, clip: float) -> Tensor:
-    """Return clip(a + clip(noise), +-1): target policy smoothing (TD3, Fujimoto et al. 2018, eq. 14)."""
+    """Return clip(a + clip(noise), +-1): target smoothing (TD3, Fujimoto et al. 2018, eq. 14)."""
     return (action + noise.clamp(-clip, clip)).clamp(-1, 1)

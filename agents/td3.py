@@ -74,9 +74,12 @@ class TD3:
         for module in (self.actor, self.critic):
             initialise(module, weights)
             module.to(self.device)
-        self.target_actor, self.target_critic = copy.deepcopy(self.actor), copy.deepcopy(self.critic)
+        self.target_actor, self.target_critic = (
+            copy.deepcopy(self.actor),
+            copy.deepcopy(self.critic),
+        )
         self._actor_flat, self._critic_flat = flatten(self.actor), flatten(self.critic)
-        self._targets = [flatten(self.target_actor), flatten(self.target_critic)]
+        self._targets: list[Tensor] = [flatten(self.target_actor), flatten(self.target_critic)]
         self._critic_parameters = list(self.critic.parameters())
         self.actor_optimizer = torch.optim.Adam([self._actor_flat], lr=c.lr, fused=True)
         self.critic_optimizer = torch.optim.Adam([self._critic_flat], lr=c.lr, fused=True)
@@ -123,7 +126,7 @@ class TD3:
                 step(self.actor_optimizer, actor_loss)
             self._actor_loss = actor_loss.detach()
             with torch.no_grad():
-                online = [self._actor_flat, self._critic_flat]
+                online: list[Tensor] = [self._actor_flat, self._critic_flat]
                 torch._foreach_lerp_(self._targets, online, self.config.tau)
         return {
             "critic_loss": critic_loss.detach(),

@@ -2,6 +2,6 @@
 
 from .replay import ReplayBuffer, Windows
 from .source import Source, mix
-from .transitions import Layout, Transitions
+from .transitions import Layout, Transitions, concatenate
 
-__all__ = ["Layout", "ReplayBuffer", "Source", "Transitions", "Windows", "mix"]
+__all__ = ["Layout", "ReplayBuffer", "Source", "Transitions", "Windows", "concatenate", "mix"]

@@ -78,13 +78,10 @@ class ReplayBuffer:
             self._add_step(batch, valid)
         elif len(lead) == 2 and lead[1] == self.num_envs:
             for t in range(lead[0]):
-                step = Transitions(*(x[t] for x in batch[:6]), {k: v[t] for k, v in batch.extra.items()})
+                step = batch.map(lambda x, t=t: x[t])  # type: ignore[misc]
                 self._add_step(step, None if valid is None else valid[t])
         elif len(lead) == 1 and self.num_envs == 1:
-            grid = Transitions(
-                *(x[:, None] for x in batch[:6]), {k: v[:, None] for k, v in batch.extra.items()}
-            )
-            self.add(grid, None if valid is None else valid[:, None])
+            self.add(batch.map(lambda x: x[:, None]), None if valid is None else valid[:, None])
         else:
             raise ValueError(
                 f"a batch of shape {lead} does not fit a buffer of num_envs={self.num_envs}: give "
@@ -151,7 +148,7 @@ class ReplayBuffer:
         return self.layout.unpack(self._flat.index_select(0, index))
 
     def sample_windows(self, n: int, length: int, burn_in: int = 0) -> Windows:
-        """Draw n windows of `length` steps from uniform anchors, with up to `burn_in` before each."""
+        """Draw n windows of `length` steps from uniform anchors, up to `burn_in` before each."""
         if length < 1 or burn_in < 0:
             raise ValueError(f"need length >= 1 and burn_in >= 0, got {length} and {burn_in}")
         anchor = self.sample_indices(n)
@@ -173,7 +170,9 @@ class ReplayBuffer:
         """Draw n observations [n, O] uniformly from the starts of the stored episodes."""
         starts = self._episode_starts()
         if not len(starts):
-            raise ValueError("no episode start is in the buffer: every stored episode began earlier")
+            raise ValueError(
+                "no episode start is in the buffer: every stored episode began earlier"
+            )
         pick = torch.randint(len(starts), (n,), generator=self.generator, device=self.device)
         return self._flat[starts[pick], : self.layout.obs_dim]
 
@@ -201,7 +200,7 @@ class ReplayBuffer:
         self.break_episodes()
 
     def export_rows(self, first: int, last: int) -> dict[str, Tensor]:
-        """Return copies of the vector steps first..last-1, counted since the start, that are kept."""
+        """Return copies of the vector steps first..last-1, counted since the start."""
         if not max(0, self.total - self._steps) <= first <= last <= self.total:
             raise ValueError(f"steps {first}..{last} are not in the buffer of {self.total} steps")
         t = torch.arange(first, last, device=self.device) % self._steps
@@ -244,5 +243,3 @@ class ReplayBuffer:
         filled = torch.arange(max(0, self.total - self._steps), self.total, device=self.device)
         self._num_invalid = int(self._invalid[filled % self._steps].sum())
         self._starts = (-1, self._starts[1])
-
-

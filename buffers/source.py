@@ -4,9 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-import torch
-
-from .transitions import Transitions
+from .transitions import Transitions, concatenate
 
 
 @runtime_checkable
@@ -42,11 +40,7 @@ class Mixture:
     def sample(self, n: int) -> Transitions:
         """Concatenate the sources' batches, keeping the extra columns that all of them have."""
         counts = self.counts(n)
-        batches = [s.sample(k) for s, k in zip(self.sources, counts, strict=True) if k]
-        common = [k for k in batches[0].extra if all(k in b.extra for b in batches)]
-        fields = [torch.cat(column) for column in zip(*(b[:6] for b in batches), strict=True)]
-        extra = {k: torch.cat([b.extra[k] for b in batches]) for k in common}
-        return Transitions(*fields, extra=extra)
+        return concatenate([s.sample(k) for s, k in zip(self.sources, counts, strict=True) if k])
 
 
 def mix(parts: Sequence[tuple[Source, float]]) -> Source:

@@ -1,6 +1,6 @@
 """What a learner learns from: one batch of transitions, and how it lies in memory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -26,6 +26,36 @@ class Transitions(NamedTuple):
     terminated: Tensor  # [B], 0 or 1
     truncated: Tensor  # [B], 0 or 1
     extra: Mapping[str, Tensor] = NO_EXTRA  # name -> [B] (width 1) or [B, k]
+
+    def map(self, f: Callable[[Tensor], Tensor]) -> "Transitions":
+        """Return the transitions with `f` applied to every column."""
+        return Transitions(
+            f(self.obs),
+            f(self.action),
+            f(self.reward),
+            f(self.next_obs),
+            f(self.terminated),
+            f(self.truncated),
+            {name: f(value) for name, value in self.extra.items()},
+        )
+
+
+def concatenate(batches: Sequence[Transitions]) -> Transitions:
+    """Join batches [B_i] into one, keeping the extra columns that all of them have."""
+    first = batches[0]
+    return Transitions(
+        torch.cat([b.obs for b in batches]),
+        torch.cat([b.action for b in batches]),
+        torch.cat([b.reward for b in batches]),
+        torch.cat([b.next_obs for b in batches]),
+        torch.cat([b.terminated for b in batches]),
+        torch.cat([b.truncated for b in batches]),
+        {
+            name: torch.cat([b.extra[name] for b in batches])
+            for name in first.extra
+            if all(name in b.extra for b in batches)
+        },
+    )
 
 
 @dataclass(frozen=True)
@@ -96,7 +126,7 @@ class Layout:
         return rows
 
     def columns(self, batch: Transitions) -> dict[str, Tensor]:
-        """Name -> tensor for every column of this layout; a missing or misshapen one is an error."""
+        """Name -> tensor of every column of this layout; raises for a missing or misshapen one."""
         missing = [name for name in self.extra if name not in batch.extra]
         if missing:
             raise KeyError(

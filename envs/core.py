@@ -14,7 +14,7 @@ from .physics import NativePhysics
 from .starts import GymnasiumStarts, Starts
 from .task import Task, resolve
 
-_RNG = {"counter": Starts, "gymnasium": GymnasiumStarts}
+_RNG: dict[str, Any] = {"counter": Starts, "gymnasium": GymnasiumStarts}
 
 
 class TaskEnv:

@@ -23,14 +23,14 @@ def _bad_info(info: dict[str, Any], bad: Array) -> dict[str, Any]:
     return {**info, "bad_world": bad.copy()} if bad.any() else info
 
 
-class SingleEnv(gymnasium.Env[Array, Array]):
+class SingleEnv(gymnasium.Env[Array, Array]):  # type: ignore[misc]
     """One world of a task as a `gymnasium.Env`: float64, native action units, numpy only.
 
     The time limit is gymnasium's own TimeLimit wrapper, which `gymnasium.make` adds. `options`
     are the task's, e.g. `forward_reward_weight`; `rng="gymnasium"` gives gymnasium's resets.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
 
     def __init__(
         self, task: str, *, rng: str = "counter", render_mode: str | None = None, **options: Any
@@ -82,7 +82,7 @@ class SingleEnv(gymnasium.Env[Array, Array]):
             self._renderer = None
 
 
-class VectorView(gymnasium.vector.VectorEnv[Array, Array, Array]):
+class VectorView(gymnasium.vector.VectorEnv[Array, Array, Array]):  # type: ignore[misc]
     """N worlds of a task as a `gymnasium.vector.VectorEnv`: float64, native action units.
 
     `autoreset_mode` is gymnasium's: SAME_STEP (default; the true successor in
@@ -122,6 +122,7 @@ class VectorView(gymnasium.vector.VectorEnv[Array, Array, Array]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._ended = np.zeros(num_envs, bool)
+        self._last: Array = None
         self._seeded = False
         self._renderer: Any = None
 
@@ -166,7 +167,7 @@ class VectorView(gymnasium.vector.VectorEnv[Array, Array, Array]):
         actions = np.asarray(actions)
         if actions.shape != (self.num_envs, self.env.act_dim):
             raise ValueError(
-                f"actions have shape {actions.shape}, expected ({self.num_envs}, {self.env.act_dim})"
+                f"actions have shape {actions.shape}, expected {self.action_space.shape}"
             )
         if self.mode is AutoresetMode.DISABLED and self._ended.any():
             raise RuntimeError(

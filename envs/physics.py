@@ -88,12 +88,14 @@ class NativePhysics:
             self.notes["cfrc_ext"] = self._forces.__name__.removeprefix("_by_")
 
     def step(self, ctrl: Array, substeps: int) -> None:
+        """Step every world; contact forces too where the task reads them."""
         self._ctrl[:] = ctrl
         self.batch.step(None, substeps, self._stage)
         if self._forces is not None:
             self._forces(self.batch)
 
     def reset(self, ids: Array | None, qpos: Array, qvel: Array) -> None:
+        """Reset, write positions and velocities, run a forward."""
         self.batch.reset(ids, stage=_STAGE["none"])
         if ids is None:
             self.fields.qpos[:], self.fields.qvel[:] = qpos, qvel
@@ -103,12 +105,15 @@ class NativePhysics:
         self.bad()
 
     def get_state(self) -> Array:
+        """Return a copy of the state rows."""
         return self.batch.state.copy()
 
     def set_state(self, rows: Array, ids: Array | None = None) -> None:
+        """Write state rows."""
         self.batch.state[slice(None) if ids is None else ids] = rows
 
     def bad(self) -> Array | None:
+        """Compare the warning counters with those of the last call."""
         total = int(self._warnings.sum())
         if total == self._seen_total:
             return None
@@ -121,9 +126,9 @@ class NativePhysics:
 def _library() -> ctypes.CDLL:
     path = next(Path(mujoco.__file__).parent.glob("libmujoco*"))
     lib = ctypes.CDLL(str(path))
-    lib.mjb_apply.argtypes = [ctypes.c_void_p] * 2 + [ctypes.c_int] + [ctypes.c_void_p] * 2 + [
-        ctypes.c_int
-    ]
+    lib.mjb_apply.argtypes = (
+        [ctypes.c_void_p] * 2 + [ctypes.c_int] + [ctypes.c_void_p] * 2 + [ctypes.c_int]
+    )
     return lib
 
 
@@ -155,7 +160,7 @@ def _by_get_data(batch: Batch) -> None:
 
 
 def _contact_forces(batch: Batch, model: mujoco.MjModel) -> Any:
-    """Return the fast route to cfrc_ext if it equals the slow one bit for bit, else the slow one."""
+    """Return the fast route to cfrc_ext where it equals the slow one bit for bit."""
     if not mujoco.__version__.startswith("4.0."):  # the layout behind the handle is that of 4.0
         return _by_get_data
     probe = Batch(model, 2, 1, persistent=True)

@@ -1,8 +1,9 @@
 """Random draws that depend on (seed + world, episode, draw) and on nothing else.
 
-World i of seed s is world 0 of seed s + i, as in gymnasium's vector envs. A counter-based stream (splitmix64: Steele, Lea & Flood 2014) written in int64 array operations,
-so that numpy and torch give the same bits, and a world starts the same episodes whatever the
-number of worlds, their order and the resets of the others.
+World i of seed s is world 0 of seed s + i, as in gymnasium's vector envs. The stream is counter-
+based (splitmix64: Steele, Lea & Flood 2014) and written in int64 array operations, so that numpy
+and torch give the same bits, and a world starts the same episodes whatever the number of worlds,
+their order and the resets of the others.
 """
 
 import math
@@ -75,14 +76,17 @@ class CounterDraws:
         return self.xp.astype(self.xp.astype(x, self.xp.float32), self.xp.float64)
 
     def uniform(self, low: float, high: float, size: int) -> Array:
+        """Return [n, size] uniform in [low, high)."""
         return self._round(low + (high - low) * self._next(size))
 
     def normal(self, size: int) -> Array:
+        """Return [n, size] standard normal."""
         u, v = self._next(size), self._next(size)
         radius = self.xp.sqrt(-2.0 * self.xp.log(1.0 - u))  # Box-Muller; 1 - u is never 0
         return self._round(radius * self.xp.cos(2.0 * math.pi * v))
 
     def accept(self, low: Sequence[float], high: Sequence[float], inside: Any) -> Array:
+        """Return [n, k] uniform in the box where `inside` holds."""
         xp, k = self.xp, len(low)
         u = xp.reshape(self._next(self.candidates * k), (-1, self.candidates, k))
         lo, hi = xp.asarray(low, dtype=xp.float64), xp.asarray(high, dtype=xp.float64)
@@ -98,12 +102,15 @@ class GymnasiumDraws:
         self.generators = generators
 
     def uniform(self, low: float, high: float, size: int) -> Array:
+        """Return [n, size] uniform in [low, high)."""
         return np.stack([g.uniform(low, high, size) for g in self.generators])
 
     def normal(self, size: int) -> Array:
+        """Return [n, size] standard normal."""
         return np.stack([g.standard_normal(size) for g in self.generators])
 
     def accept(self, low: Sequence[float], high: Sequence[float], inside: Any) -> Array:
+        """Return [n, k] uniform in the box where `inside` holds."""
         out = np.empty((len(self.generators), len(low)))
         for i, g in enumerate(self.generators):
             while True:

@@ -1,24 +1,34 @@
 """Pictures of a world without a screen."""
 
+import ctypes.util
+import importlib
 import os
 from typing import Any
 
 import mujoco
 import numpy as np
+from mujoco.rendering.classic import gl_context
 
 from .api import Array
 
 HELP = (
-    "no headless OpenGL on this machine. Install EGL or OSMesa (Debian: `apt-get install "
-    "libegl1 libgl1-mesa-dri` or `libosmesa6`) and, if needed, set MUJOCO_GL=egl or "
-    "MUJOCO_GL=osmesa before starting Python."
+    "no headless OpenGL on this machine: install EGL or OSMesa (Debian: `apt-get install "
+    "libegl1 libgl1-mesa-dri`, or `libosmesa6`)."
 )
 
 
-def choose_backend() -> None:
-    """Pick a headless OpenGL back end unless the user did; it must happen before a Renderer."""
-    if "MUJOCO_GL" not in os.environ and not os.environ.get("DISPLAY"):
-        os.environ["MUJOCO_GL"] = "egl"
+def _headless_context() -> Any:
+    """Return MuJoCo's OpenGL context class for this machine, without touching a screen.
+
+    MuJoCo chooses when it is imported, by MUJOCO_GL, and takes a window system by default; so
+    where neither is given the choice is made here, from the libraries that are installed.
+    """
+    if os.environ.get("MUJOCO_GL") or os.environ.get("DISPLAY"):
+        return gl_context.GLContext
+    for name, library in (("egl", "EGL"), ("osmesa", "OSMesa")):
+        if ctypes.util.find_library(library):
+            return importlib.import_module(f"mujoco.{name}").GLContext
+    raise RuntimeError(HELP)
 
 
 class WorldRenderer:
@@ -32,7 +42,7 @@ class WorldRenderer:
         model = env.model
         model.vis.global_.offwidth = max(model.vis.global_.offwidth, width)
         model.vis.global_.offheight = max(model.vis.global_.offheight, height)
-        self._gl, self._renderer = _open(model, height, width)
+        self._renderer = _open(model, height, width)
         self._data = mujoco.MjData(model)
         self._camera = mujoco.MjvCamera()
         mujoco.mjv_defaultFreeCamera(model, self._camera)
@@ -57,9 +67,11 @@ class WorldRenderer:
         self._renderer.close()
 
 
-def _open(model: mujoco.MjModel, height: int, width: int) -> tuple[str, Any]:
-    choose_backend()
+def _open(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
     try:
-        return os.environ.get("MUJOCO_GL", "glfw"), mujoco.Renderer(model, height, width)
+        gl_context.GLContext = _headless_context()
+        return mujoco.Renderer(model, height, width)
+    except RuntimeError:
+        raise
     except Exception as error:  # the bindings raise whatever their OpenGL loader raises
         raise RuntimeError(f"{HELP} MuJoCo said: {error}") from error

@@ -29,7 +29,9 @@ class Task:
     max_episode_steps: int | None
     params: Mapping[str, Any]  # defaults of the task's own options
     observe: Callable[[Any, Fields, Params], Array]  # (xp, f, p) -> [N, O]
-    reward: Callable[..., tuple[Array, dict[str, Array]]]  # (xp, before, f, action, p) -> [N], terms
+    reward: Callable[
+        ..., tuple[Array, dict[str, Array]]
+    ]  # (xp, before, f, action, p) -> [N], terms
     reset: Callable[[Any, Any, Params], tuple[Array, Array]]  # (xp, u, p) -> qpos, qvel
     before: Callable[[Any, Fields, Params], Array] | None = None  # read before the step
     terminated: Callable[[Any, Fields, Params], Array] | None = None  # None: never

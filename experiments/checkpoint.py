@@ -44,7 +44,9 @@ def save(
         aside.mkdir()
         save_file(tensors, aside / FILES[0])
         (aside / FILES[1]).write_text(json.dumps(tree))
-        files = {f: {"size": (aside / f).stat().st_size, "sha256": sh.digest(aside / f)} for f in FILES}
+        files = {
+            f: {"size": (aside / f).stat().st_size, "sha256": sh.digest(aside / f)} for f in FILES
+        }
         manifest = {"step": step, "files": files, "shards": sh.to_json(shards)}
         (aside / "manifest.json").write_text(json.dumps(manifest, indent=1))
         for name in (*FILES, "manifest.json"):
@@ -91,7 +93,9 @@ def load(folder: Path, buffer_folder: Path) -> Checkpoint | None:
     for path in reversed(list_checkpoints(folder)):
         problem = _problem(path, buffer_folder)
         if problem is not None:
-            log.warning("checkpoint %s is not usable (%s); trying the one before", path.name, problem)
+            log.warning(
+                "checkpoint %s is not usable (%s); trying the one before", path.name, problem
+            )
             continue
         manifest = json.loads((path / "manifest.json").read_text())
         tree = json.loads((path / FILES[1]).read_text())

@@ -26,23 +26,22 @@ class Schedule:
     batch_size: int
 
 
-def make_worlds(config: Any, run: Run) -> tuple[BatchEnv, BatchEnv, ReplayBuffer]:
+def make_worlds(config: Any, threads: int) -> tuple[BatchEnv, BatchEnv, ReplayBuffer]:
     """Return the worlds to learn in, those to be judged in, and the buffer between."""
     kwargs = dict(config.env_options)
     seed = config.seed * SEED_STRIDE
-    env = make(config.env, config.num_envs, seed=seed, threads=run.threads, **kwargs)
+    env = make(config.env, config.num_envs, seed=seed, threads=threads, **kwargs)
     if env.discrete:
         raise ValueError(
             f"{config.env} has discrete actions, which SAC and TD3 do not take; use a continuous "
             "environment (`reverie list envs`)"
         )
-    judge = make(config.env, run.options.eval_episodes, threads=run.threads, **kwargs)
+    judge = make(config.env, config.run.eval_episodes, threads=threads, **kwargs)
     capacity = config.buffer_size - config.buffer_size % config.num_envs
     layout = Layout(env.obs_dim, env.act_dim)
     buffer = ReplayBuffer(
-        layout, capacity, config.num_envs, device=run.options.device, seed=config.seed
+        layout, capacity, config.num_envs, device=config.run.device, seed=config.seed
     )
-    run.note(**env.notes)
     return env, judge, buffer
 
 
@@ -66,6 +65,7 @@ def train(
     metrics: dict[str, torch.Tensor] = {}
     memory = initial = agent.initial_state(env.num_envs)
 
+    run.note(**env.notes)
     state = run.restore(buffer)
     if state is None:
         obs = env.reset()
@@ -122,12 +122,16 @@ def train(
             run.log_time()
         if run.due(run.options.eval_every):
             judged = evaluate(agent, judge, seed=EVAL_SEED)
-            values = {"return": judged.mean, "std": judged.returns.std(), "length": judged.lengths.mean()}
+            values = {
+                "return": judged.mean,
+                "std": judged.returns.std(),
+                "length": judged.lengths.mean(),
+            }
             run.log(values, kind="eval")
         if run.due(run.options.checkpoint_every) or run.stopping:
             run.save(snapshot(), buffer)
             if run.stopping and run.step < schedule.steps:
-                raise Interrupted
+                raise Interrupted(run.path)
     if judged is None:  # resumed at the end
         judged = evaluate(agent, judge, seed=EVAL_SEED)
     return judged

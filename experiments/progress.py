@@ -33,11 +33,8 @@ class Lines:
         self._last = now
         rate = (step - self._start) / max(now - self._first, 1e-9)
         left = (self.total - step) / max(rate, 1e-9)
-        print(
-            f"{self.label} {step:,}/{self.total:,} steps, {rate:,.0f}/s, {left:,.0f} s left, {text}",
-            file=sys.stderr,
-            flush=True,
-        )
+        done = f"{step:,}/{self.total:,} steps, {rate:,.0f}/s, {left:,.0f} s left"
+        print(f"{self.label} {done}, {text}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Nothing to tidy."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..agents import Policy, reset_where
-from ..buffers import Transitions
+from ..buffers import Transitions, concatenate
 from ..envs import BatchEnv
 
 
@@ -32,17 +32,15 @@ def collect(env: BatchEnv, policy: Policy, n: int, *, explore: bool = True) -> T
     obs = env.reset()
     state = initial = policy.initial_state(env.num_envs)
     steps: list[Transitions] = []
-    worlds: list[Tensor] = []
     got = 0
     while got < n:
         action, state = policy.act(obs, state, explore=explore)
         batch, valid, obs = advance(env, obs, action.cpu())
         state = reset_where((batch.terminated + batch.truncated) > 0, state, initial)
-        steps.append(Transitions(*(x[valid] for x in batch[:6])))
-        worlds.append(valid.nonzero().squeeze(1))
-        got += len(worlds[-1])
-    fields = [torch.cat(column)[:n] for column in zip(*(s[:6] for s in steps), strict=True)]
-    return Transitions(*fields, extra={"world": torch.cat(worlds)[:n].float()})
+        world = {"world": torch.arange(env.num_envs).float()}
+        steps.append(batch._replace(extra=world).map(lambda x, keep=valid: x[keep]))  # type: ignore[misc]
+        got += len(steps[-1].reward)
+    return concatenate(steps).map(lambda x: x[:n])
 
 
 class Returns:

@@ -3,8 +3,10 @@
 import json
 import logging
 import os
+import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -23,8 +25,31 @@ log = logging.getLogger("reverie")
 INTERRUPTED = 75  # exit status of a run that was told to stop and saved: EX_TEMPFAIL, try again
 
 
-class Interrupted(Exception):  # noqa: N818  (a request, not an error)
-    """The run was asked to stop, has saved, and can be resumed."""
+_stop_asked = False  # set by the signal handlers that the command line installs
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and has saved; its text is the run directory."""
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGINT ask the run to save and stop; a second one stops at once."""
+    global _stop_asked
+    _stop_asked = False
+
+    def ask(number: int, frame: object) -> None:
+        global _stop_asked
+        if _stop_asked:
+            raise KeyboardInterrupt
+        _stop_asked = True
+
+    before = {s: signal.signal(s, ask) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def use_threads(threads: int | None) -> int:
@@ -57,14 +82,12 @@ class Run:
             )
         self.path.mkdir(parents=True, exist_ok=True)
         save_config(self.path / "config.json", method, config)
-        self.threads = use_threads(options.threads)
         self.step = self.previous = 0
-        self.stopping = False
         self._stamp: dict[str, Any] = {
             "method": method,
             "seed": seed,
             "device": options.device,
-            "threads": {"torch": torch.get_num_threads(), "physics": self.threads},
+            "threads": {"torch": torch.get_num_threads(), "asked": options.threads},
             **stamp.hardware(),
             "started": _now(),
             "generation": 0,
@@ -124,6 +147,11 @@ class Run:
         self._stamp.update(status=status, step=self.step, updated=_now(), **more)
         stamp.write(self.path / "stamp.json", self._stamp)
 
+    @property
+    def stopping(self) -> bool:
+        """Whether somebody asked the run to stop."""
+        return _stop_asked
+
     def due(self, every: int) -> bool:
         """Return whether the last step crossed a multiple of `every`, or ended the run."""
         if self.step >= self.steps:
@@ -159,7 +187,7 @@ class Run:
         self._clock, self._clock_step = now, self.step
 
     def restore(self, buffer: ReplayBuffer | None = None) -> dict[str, Any] | None:
-        """Return the state of the newest good checkpoint, None if there is none; refill `buffer`."""
+        """Return the newest good checkpoint's state, None if there is none; refill `buffer`."""
         if self._found is None:
             return None
         state: dict[str, Any] = self._found.state
@@ -189,7 +217,9 @@ class Run:
         except OSError as error:
             log.warning("checkpoint at step %d not written: %s; training goes on", self.step, error)
             return False
-        kept = [s for p in checkpoint.list_checkpoints(points) for s in checkpoint.manifest_shards(p)]
+        kept = [
+            s for p in checkpoint.list_checkpoints(points) for s in checkpoint.manifest_shards(p)
+        ]
         shards.prune(folder, {s.name for s in kept})
         self._saved_at = self.step
         return True

@@ -8,7 +8,7 @@ from ..agents import SAC, SACConfig
 from . import offpolicy
 from .config import RunOptions
 from .result import Result
-from .run import Run
+from .run import Run, use_threads
 
 
 @dataclass(frozen=True)
@@ -62,19 +62,20 @@ PRESETS = {
 def main(config: Config | None = None, *, resume: bool = False) -> Result:
     """Train SAC as configured; `resume` continues the run directory bit for bit."""
     c = config or Config()
+    threads = use_threads(c.run.threads)
+    env, judge, buffer = offpolicy.make_worlds(c, threads)
+    agent = SAC(
+        env.obs_dim,
+        env.act_dim,
+        c.agent,
+        device=c.run.device,
+        seed=c.seed,
+        compile=c.compile,
+        bfloat16=c.bfloat16,
+    )
+    schedule = offpolicy.Schedule(c.steps, c.learning_starts, c.utd, c.batch_size)
     label = f"sac-{c.env.split('/')[-1]}-s{c.seed}"
     with Run("sac", c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
-        env, judge, buffer = offpolicy.make_worlds(c, run)
-        agent = SAC(
-            env.obs_dim,
-            env.act_dim,
-            c.agent,
-            device=c.run.device,
-            seed=c.seed,
-            compile=c.compile,
-            bfloat16=c.bfloat16,
-        )
-        schedule = offpolicy.Schedule(c.steps, c.learning_starts, c.utd, c.batch_size)
         judged = offpolicy.train(run, agent, env, judge, buffer, schedule, c.seed)
     return Result(run.path, run.step, judged)
 

@@ -8,7 +8,7 @@ from ..agents import TD3, TD3Config
 from . import offpolicy
 from .config import RunOptions
 from .result import Result
-from .run import Run
+from .run import Run, use_threads
 
 
 @dataclass(frozen=True)
@@ -58,19 +58,20 @@ PRESETS = {
 def main(config: Config | None = None, *, resume: bool = False) -> Result:
     """Train TD3 as configured; `resume` continues the run directory bit for bit."""
     c = config or Config()
+    threads = use_threads(c.run.threads)
+    env, judge, buffer = offpolicy.make_worlds(c, threads)
+    agent = TD3(
+        env.obs_dim,
+        env.act_dim,
+        c.agent,
+        device=c.run.device,
+        seed=c.seed,
+        compile=c.compile,
+        bfloat16=c.bfloat16,
+    )
+    schedule = offpolicy.Schedule(c.steps, c.learning_starts, c.utd, c.batch_size)
     label = f"td3-{c.env.split('/')[-1]}-s{c.seed}"
     with Run("td3", c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
-        env, judge, buffer = offpolicy.make_worlds(c, run)
-        agent = TD3(
-            env.obs_dim,
-            env.act_dim,
-            c.agent,
-            device=c.run.device,
-            seed=c.seed,
-            compile=c.compile,
-            bfloat16=c.bfloat16,
-        )
-        schedule = offpolicy.Schedule(c.steps, c.learning_starts, c.utd, c.batch_size)
         judged = offpolicy.train(run, agent, env, judge, buffer, schedule, c.seed)
     return Result(run.path, run.step, judged)
 

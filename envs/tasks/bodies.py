@@ -64,9 +64,7 @@ def ant_reward(
     forward = velocity[:, 0] * p.forward_reward_weight
     survive = ant_healthy(xp, f, p) * p.healthy_reward
     ctrl = control_cost(xp, action, p.ctrl_cost_weight)
-    contact = p.contact_cost_weight * xp.sum(
-        xp.square(_clipped_forces(xp, f, p, 0)), axis=1
-    )
+    contact = p.contact_cost_weight * xp.sum(xp.square(_clipped_forces(xp, f, p, 0)), axis=1)
     terms = {
         "x_velocity": velocity[:, 0],
         "y_velocity": velocity[:, 1],

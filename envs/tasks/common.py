@@ -68,7 +68,10 @@ def noise_normal(xp: Any, u: Any, p: Params) -> tuple[Array, Array]:
 
 def planar_info(xp: Any, f: Fields, p: Params) -> dict[str, Array]:
     """Return where a planar body is."""
-    return {"x_position": f.qpos[:, 0] + 0.0, "z_distance_from_origin": f.qpos[:, 1] - p.init_qpos[1]}
+    return {
+        "x_position": f.qpos[:, 0] + 0.0,
+        "z_distance_from_origin": f.qpos[:, 1] - p.init_qpos[1],
+    }
 
 
 def xy_info(xp: Any, f: Fields, p: Params) -> dict[str, Array]:

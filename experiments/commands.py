@@ -1,0 +1,147 @@
+"""eval, plot, watch and list."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..envs import known_ids, make
+from .result import LoadedPolicy, load_policy, load_run
+from .rollout import evaluate
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """Score a run's policy on fresh episodes."""
+
+    episodes: int = 20
+    """episodes, one in each of as many worlds"""
+    seed: int = 12345
+    """seed of the start states"""
+    env: str | None = None
+    """another environment than the run's own"""
+    explore: bool = False
+    """act with exploration noise"""
+
+
+def _cli(cls: Any, args: Sequence[str], name: str) -> Any:
+    import tyro
+
+    return tyro.cli(cls, args=list(args), prog=f"reverie {name}")
+
+
+def _positional(args: Sequence[str], command: str) -> tuple[list[str], list[str]]:
+    n = next((i for i, a in enumerate(args) if a.startswith("-")), len(args))
+    if n == 0 and not {"-h", "--help"} & set(args):
+        raise ValueError(f"`reverie {command}` needs a run directory, e.g. runs/sac-Hopper-v5-s0")
+    return list(args[:n]), list(args[n:])
+
+
+def _world(policy: LoadedPolicy, env: str | None, num_envs: int, seed: int = 0) -> Any:
+    config = policy.config
+    options = dict(config.get("env_options", {})) if env is None else {}
+    return make(env or config["env"], num_envs, seed=seed, **options)
+
+
+def score(args: Sequence[str]) -> int:
+    """Print the mean, spread and length of a run's episodes."""
+    paths, rest = _positional(args, "eval")
+    options: EvalOptions = _cli(EvalOptions, rest, "eval RUN...")
+    for path in paths:
+        policy = load_policy(path)
+        env = _world(policy, options.env, options.episodes)
+        result = evaluate(policy, env, seed=options.seed, explore=options.explore)
+        row = {
+            "run": path,
+            "return": round(result.mean, 2),
+            "std": round(float(result.returns.std()), 2),
+            "min": round(float(result.returns.min()), 2),
+            "max": round(float(result.returns.max()), 2),
+            "length": float(result.lengths.mean()),
+            "episodes": result.returns.size,
+        }
+        print(json.dumps(row))
+    return 0
+
+
+@dataclass(frozen=True)
+class PlotOptions:
+    """Draw learning curves; runs of one method and environment are averaged over seeds."""
+
+    out: Path = Path("curve.png")
+    """PNG to write"""
+    kind: str = "eval"
+    """eval or train returns"""
+
+
+def plot(args: Sequence[str]) -> int:
+    """Write a PNG of learning curves."""
+    paths, rest = _positional(args, "plot")
+    options: PlotOptions = _cli(PlotOptions, rest, "plot RUN...")
+    from .plots import curves
+
+    print(curves([load_run(p) for p in paths], options.out, options.kind))
+    return 0
+
+
+@dataclass(frozen=True)
+class WatchOptions:
+    """Film a run's policy without a screen."""
+
+    out: Path | None = None
+    """file to write: .mp4 (extra [video]), .gif or .png (a strip); None is RUN/watch.gif"""
+    steps: int = 200
+    """environment steps to film"""
+    seed: int = 0
+    """seed of the start state"""
+
+
+def watch(args: Sequence[str]) -> int:
+    """Write a short video, or a strip of pictures, of a run's policy."""
+    paths, rest = _positional(args, "watch")
+    options: WatchOptions = _cli(WatchOptions, rest, "watch RUN")
+    from .watch import film
+
+    for path in paths:
+        out = options.out or Path(path) / "watch.gif"
+        policy = load_policy(path)
+        env = _world(policy, None, 1, options.seed)
+        total, steps = film(policy, env, out, options.steps)
+        print(f"{out}: {steps} steps, return {total:.1f}")
+    return 0
+
+
+def show(args: Sequence[str]) -> int:
+    """Print methods, environments or the runs of a folder."""
+    from .cli import COMMANDS, METHODS
+
+    what = args[0] if args else "all"
+    if what not in ("all", "methods", "envs", "runs"):
+        raise ValueError(f"list what? {what!r} is none of methods, envs, runs")
+    if what in ("all", "methods"):
+        for name, text in METHODS.items():
+            print(f"{name:8s} {text}")
+        if what == "all":
+            print(f"commands {', '.join(COMMANDS)}\n")
+    if what in ("all", "envs"):
+        print("\n".join(known_ids()))
+        print("and any gymnasium id (my_pkg:MyEnv-v0)")
+    if what == "runs":
+        _list_runs(Path(args[1] if len(args) > 1 else "runs"))
+    return 0
+
+
+def _list_runs(folder: Path) -> None:
+    stamps = sorted(folder.glob("**/stamp.json"))
+    if not stamps:
+        print(f"no runs in {folder}/", file=sys.stderr)
+    for path in stamps:
+        stamp = json.loads(path.read_text())
+        score = load_run(path.parent).frame()
+        last = f"{score['return'][-1]:10.1f}" if len(score.get("return", ())) else f"{'-':>10s}"
+        print(f"{stamp['status']:11s} {stamp['step']:>10,} steps {last}  {path.parent}")
+
+
+RUN = {"eval": score, "plot": plot, "watch": watch, "list": show}

@@ -1,0 +1,54 @@
+"""A policy on film."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..agents import Policy
+from ..envs.core import TaskEnv
+from ..envs.render import WorldRenderer
+
+
+def film(policy: Policy, env: Any, out: Path, steps: int = 200) -> tuple[float, int]:
+    """Play one episode of at most `steps` and write it to `out`; return its return and length.
+
+    `.gif` plays anywhere, `.mp4` needs the extra [video], `.png` is a strip of eight pictures.
+    Raises ValueError for another suffix or environment, RuntimeError without headless OpenGL.
+    """
+    if out.suffix not in (".gif", ".mp4", ".png"):
+        raise ValueError(f"{out}: write a .gif, .mp4 or .png")
+    if not isinstance(env, TaskEnv):
+        raise ValueError(
+            "watch films Reverie's own tasks; film others with gymnasium's RecordVideo"
+        )
+    renderer = WorldRenderer(env)
+    frames: list[Any] = []
+    obs, state, total = env.reset(), policy.initial_state(1), 0.0
+    while len(frames) < steps:
+        frames.append(renderer.frame(0))
+        action, state = policy.act(obs, state, explore=False)
+        result = env.step(action.cpu())
+        obs, total = result.obs, total + float(result.reward[0])
+        if bool(result.terminated[0] | result.truncated[0]):
+            break
+    renderer.close()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _write(frames, out, 1 / env.p.dt)
+    return total, len(frames)
+
+
+def _write(frames: list[Any], out: Path, fps: float) -> None:
+    import imageio.v3 as iio
+
+    if out.suffix == ".png":
+        picks = np.linspace(0, len(frames) - 1, min(8, len(frames))).astype(int)
+        iio.imwrite(out, np.concatenate([frames[i] for i in picks], axis=1))
+    elif out.suffix == ".gif":
+        stride = max(1, round(fps / 25))
+        iio.imwrite(out, np.stack(frames[::stride]), duration=1000 * stride / fps, loop=0)
+    else:
+        try:
+            iio.imwrite(out, np.stack(frames), fps=round(fps), plugin="pyav", codec="libx264")
+        except ImportError as error:
+            raise RuntimeError(f"{out}: .mp4 needs `pip install reverie[video]`") from error
