@@ -167,7 +167,7 @@ def _contact_forces(batch: Batch, model: mujoco.MjModel) -> Any:
     forces = probe.bind("cfrc_ext")
     probe.reset()
     probe.ctrl = model.actuator_ctrlrange[:, 1]
-    probe.step(None, 20)
+    probe.step(None, 100)  # long enough to fall and touch the ground
     _by_mjb_apply(probe)
     fast = forces.copy()
     _by_get_data(probe)
