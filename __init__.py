@@ -10,12 +10,15 @@ __version__ = "0.1.0"
 
 _HOME = {
     "make": "envs",
+    "Task": "envs",
+    "register_task": "envs",
     "ReplayBuffer": "buffers",
     "Transitions": "buffers",
     "Layout": "buffers",
     "mix": "buffers",
     "SAC": "agents",
     "TD3": "agents",
+    "advance": "experiments",
     "collect": "experiments",
     "evaluate": "experiments",
     "load_run": "experiments",

@@ -1,0 +1,53 @@
+"""Every Python block of the docs runs, and every command in them parses and runs, made short."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from reverie.experiments import cli
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SHORT = ["--steps", "40", "--learning-starts", "20", "--batch-size", "8", "--hidden", "16", "16",
+         "--utd", "0.5", "--eval-episodes", "2", "--threads", "1", "--no-progress",
+         "--no-tensorboard"]  # fmt: skip
+
+
+def blocks(page, language):
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.S)
+
+
+PYTHON = [(p.name, i, b) for p in PAGES for i, b in enumerate(blocks(p, "python"))]
+SHELL = [(p.name, i, b) for p in PAGES for i, b in enumerate(blocks(p, "bash"))]
+
+
+@pytest.mark.parametrize(("page", "i", "code"), PYTHON, ids=lambda x: str(x)[:12])
+def test_python_blocks_run(page, i, code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": f"{page}_{i}"}
+    run = compile(code, f"{page} block {i}", "exec")
+    exec(run, namespace)
+
+
+@pytest.mark.parametrize(("page", "i", "text"), SHELL, ids=lambda x: str(x)[:12])
+def test_commands_run(page, i, text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for line in text.splitlines():
+        words = shlex.split(line, comments=True)
+        if not words or words[0] != "reverie":
+            assert not words, f"{page}: only reverie commands are tested: {line}"
+            continue
+        argv = words[1:]
+        if argv[0] in cli.METHODS:
+            more = int(argv[argv.index("--steps") + 1]) if "--resume" in argv else 0
+            short = SHORT if not more else [*SHORT[:1], "60"]
+            argv += short
+        assert cli.main(argv) == 0, line
+
+
+def test_links_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert target.startswith("http") or (page.parent / target).exists(), f"{page}: {target}"
