@@ -60,12 +60,13 @@ class ReplayBuffer:
             self._np_episode, self._np_invalid = self._episode.numpy(), self._invalid.numpy()
             self._np_current = self._current.numpy()
         self.total = 0  # vector steps ever added; the write head is total % T
+        self._base = 0  # steps before this one were cleared
         self._num_invalid = 0
         self._starts: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.int64))
 
     def __len__(self) -> int:
         """Rows that can be sampled."""
-        return min(self.total, self._steps) * self.num_envs - self._num_invalid
+        return (self.total - self.oldest) * self.num_envs - self._num_invalid
 
     def add(self, batch: Transitions, valid: Tensor | None = None) -> None:
         """Append one vector step [N], or T steps at once [T, N] ([T] when there is one world).
@@ -88,13 +89,20 @@ class ReplayBuffer:
                 f"({self.num_envs},) for one step or (T, {self.num_envs}) for T steps"
             )
 
+    @property
+    def oldest(self) -> int:
+        """The oldest vector step that is still there, counted since the start."""
+        return max(self._base, self.total - self._steps)
+
     def _add_step(self, batch: Transitions, valid: Tensor | None) -> None:
-        t = self.total % self._steps
-        if self._num_invalid:
-            self._num_invalid -= int(self._invalid[t].sum())
+        columns = self.layout.columns(batch)
+        if valid is not None and tuple(valid.shape) != (self.num_envs,):
+            raise ValueError(f"valid has shape {tuple(valid.shape)}, expected ({self.num_envs},)")
         if valid is not None and bool(valid.all()):
             valid = None
-        columns = self.layout.columns(batch)
+        t = self.total % self._steps
+        if self._num_invalid and self.total - self.oldest == self._steps:
+            self._num_invalid -= int(self._invalid[t].sum())
         if self._on_host:
             row = self._np[t]
             for name, value in columns.items():
@@ -132,15 +140,20 @@ class ReplayBuffer:
 
     def sample_indices(self, n: int) -> Tensor:
         """Draw n slots [n], int64, uniformly over the valid ones, for `gather`."""
-        size = min(self.total, self._steps) * self.num_envs
+        size = (self.total - self.oldest) * self.num_envs
         if size == self._num_invalid:
             raise ValueError("the buffer holds no valid transition to sample; add some first")
-        index = torch.randint(size, (n,), generator=self.generator, device=self.device)
+        index = self._draw(size, n)
         if self._num_invalid:
             invalid = self._invalid.view(-1)
             while bool((bad := invalid[index]).any()):
-                again = torch.randint(size, (n,), generator=self.generator, device=self.device)
-                index = torch.where(bad, again, index)
+                index = torch.where(bad, self._draw(size, n), index)
+        return index
+
+    def _draw(self, size: int, n: int) -> Tensor:
+        index = torch.randint(size, (n,), generator=self.generator, device=self.device)
+        if self._base and size < self.capacity:  # cleared once: the rows do not begin at slot 0
+            index = (index + self._base * self.num_envs) % self.capacity
         return index
 
     def gather(self, index: Tensor) -> Transitions:
@@ -155,15 +168,15 @@ class ReplayBuffer:
         offset = torch.arange(-burn_in, length, device=self.device)
         world = anchor % self.num_envs
         # Age counts from the oldest row, so the write head is an edge and not a seam.
-        oldest = max(0, self.total - self._steps)
+        oldest = self.oldest
         age = (anchor // self.num_envs - oldest) % self._steps
         ages = age[:, None] + offset
-        inside = (ages >= 0) & (ages < min(self.total, self._steps))
+        inside = (ages >= 0) & (ages < self.total - oldest)
         slots = (ages.clamp(0, self._steps - 1) + oldest) % self._steps
         index = slots * self.num_envs + world[:, None]
         episode, invalid = self._episode.view(-1), self._invalid.view(-1)
         mask = inside & (episode[index] == episode[anchor][:, None]) & ~invalid[index]
-        rows = self._flat[index] * mask[..., None]
+        rows = torch.where(mask[..., None], self._flat[index], 0.0)  # not a product: 0 * NaN
         return Windows(self.layout.unpack(rows), mask)
 
     def initial_obs(self, n: int) -> Tensor:
@@ -178,13 +191,12 @@ class ReplayBuffer:
 
     def _episode_starts(self) -> Tensor:
         if self._starts[0] != self.total:
-            filled = min(self.total, self._steps)
-            oldest = max(0, self.total - self._steps)
-            order = (torch.arange(filled, device=self.device) + oldest) % max(1, self._steps)
+            oldest = self.oldest
+            order = torch.arange(oldest, self.total, device=self.device) % self._steps
             episode = self._episode[order]
             first = torch.ones_like(episode, dtype=torch.bool)
             first[1:] = episode[1:] != episode[:-1]
-            if oldest:  # the row before it is gone: whether it began an episode is not known
+            if oldest > self._base:  # the row before is gone: was this the start of an episode?
                 first[:1] = False
             first &= ~self._invalid[order]
             t, world = first.nonzero(as_tuple=True)
@@ -193,7 +205,7 @@ class ReplayBuffer:
 
     def clear(self) -> None:
         """Forget every transition; the generator goes on."""
-        self.total = 0
+        self._base = self.total
         self._num_invalid = 0
         self._invalid.zero_()
         self._starts = (-1, self._starts[1])
@@ -201,7 +213,7 @@ class ReplayBuffer:
 
     def export_rows(self, first: int, last: int) -> dict[str, Tensor]:
         """Return copies of the vector steps first..last-1, counted since the start."""
-        if not max(0, self.total - self._steps) <= first <= last <= self.total:
+        if not self.oldest <= first <= last <= self.total:
             raise ValueError(f"steps {first}..{last} are not in the buffer of {self.total} steps")
         t = torch.arange(first, last, device=self.device) % self._steps
         return {
@@ -225,21 +237,28 @@ class ReplayBuffer:
         """Everything that a continuation needs; without the rows where shards hold them."""
         state: dict[str, Any] = {
             "total": self.total,
+            "base": self._base,
+            "capacity": self.capacity,
             "current": self._current.clone(),
             "generator": self.generator.get_state(),
         }
         if rows:
-            state["first"] = max(0, self.total - self._steps)
+            state["first"] = self.oldest
             state["data"] = self.export_rows(state["first"], self.total)
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict`; rows kept elsewhere are given to `import_rows` before."""
+        if int(state["capacity"]) != self.capacity:
+            raise ValueError(
+                f"the state is of a buffer of capacity {state['capacity']}, this one has "
+                f"{self.capacity}"
+            )
         if "data" in state:
             self.import_rows(state["first"], state["data"])
-        self.total = int(state["total"])
+        self.total, self._base = int(state["total"]), int(state["base"])
         self._current.copy_(state["current"])
         self.generator.set_state(state["generator"])
-        filled = torch.arange(max(0, self.total - self._steps), self.total, device=self.device)
-        self._num_invalid = int(self._invalid[filled % self._steps].sum())
+        filled = torch.arange(self.oldest, self.total, device=self.device) % self._steps
+        self._num_invalid = int(self._invalid[filled].sum())
         self._starts = (-1, self._starts[1])

@@ -50,7 +50,7 @@ def append_rows(
     Raises OSError when the disk is full; nothing half-written is left under a shard's name.
     """
     folder.mkdir(exist_ok=True)
-    oldest = max(0, buffer.total - buffer.capacity // buffer.num_envs)
+    oldest = buffer.oldest
     kept = [s for s in shards if s.last > oldest]
     first = max(oldest, kept[-1].last if kept else 0)
     if first == buffer.total:
@@ -82,7 +82,10 @@ def verify(folder: Path, shards: Sequence[Shard]) -> str | None:
 
 
 def read_rows(buffer: ReplayBuffer, folder: Path, shards: Sequence[Shard], total: int) -> None:
-    """Write the shards' rows back into a buffer that had seen `total` vector steps."""
+    """Write the shards' rows back into a buffer that had seen `total` vector steps.
+
+    Rows that were overwritten since are skipped.
+    """
     oldest = max(0, total - buffer.capacity // buffer.num_envs)
     for shard in shards:
         parts = load_file(folder / shard.name)

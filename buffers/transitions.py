@@ -77,6 +77,9 @@ class Layout:
                 f"every width must be at least 1: obs_dim={self.obs_dim}, act_dim={self.act_dim}, "
                 f"extra={dict(self.extra)}"
             )
+        taken = sorted(set(self.extra) & set(Transitions._fields))
+        if taken:
+            raise ValueError(f"extra columns must not be named as fields of Transitions: {taken}")
 
     @cached_property
     def slices(self) -> dict[str, slice | int]:

@@ -105,6 +105,10 @@ class ForeignEnv:
         reward = np.array(reward, np.float32)
         ended = terminated | truncated
         valid = ~self._pending
+        if "bad_world" in infos:  # one of our own tasks behind gymnasium's door
+            gone = np.asarray(infos["bad_world"], bool) & valid
+            self.bad_worlds += int(gone.sum())
+            valid &= ~gone
         flat = self._flat(obs)
         final = flat.copy()
         if ended.any():

@@ -11,11 +11,11 @@ from ..envs import make
 from . import sac
 from .offpolicy import EVAL_SEED
 from .plots import curves, sparkline
-from .result import load_run
+from .result import Result, load_run
 from .rollout import evaluate
 
 
-def main(out: str = "runs") -> sac.Result:
+def main(out: str = "runs") -> Result:
     """Train SAC on the double pendulum and print returns before and after, and where things are."""
     names = itertools.chain(["demo"], (f"demo-{i}" for i in itertools.count(2)))
     name = next(n for n in names if not (Path(out) / n).exists())
@@ -30,7 +30,9 @@ def main(out: str = "runs") -> sac.Result:
     seconds = time.perf_counter() - start
     frame = load_run(result.path).frame()
     picture = curves([load_run(result.path)], result.path / "curve.png")
-    print(f"\nbefore training  {before.mean:8.1f}   (mean return of {before.returns.size} episodes)")
+    print(
+        f"\nbefore training  {before.mean:8.1f}   (mean return of {before.returns.size} episodes)"
+    )
     print(f"after training   {result.eval_return:8.1f}   in {seconds:.0f} s")
     steps = f"{frame['step'][0]:,.0f} to {frame['step'][-1]:,.0f} steps"
     print(f"evaluations      {sparkline([before.mean, *frame['return']])}   {steps}")

@@ -8,7 +8,7 @@ import torch
 from ..agents import Agent, RandomPolicy, reset_where
 from ..buffers import Layout, ReplayBuffer
 from ..envs import BatchEnv, make
-from .rollout import Evaluation, Returns, advance, evaluate
+from .rollout import Evaluation, Returns, advance, evaluate, over
 from .run import Interrupted, Run
 
 # Environment seeds of runs s and s + 1 are far apart: world i of seed s is world 0 of s + i.
@@ -103,7 +103,7 @@ def train(
         buffer.add(batch, valid)
         recent += [(total, length) for _, total, length in returns.add(batch, valid)]
         if memory:
-            memory = reset_where((batch.terminated + batch.truncated) > 0, memory, initial)
+            memory = reset_where(over(batch, valid), memory, initial)
         run.tick(int(valid.sum()))
 
         if run.step > schedule.learning_starts:

@@ -24,6 +24,15 @@ def advance(env: BatchEnv, obs: Tensor, action: Tensor) -> tuple[Transitions, Te
     return transitions, r.valid, r.obs
 
 
+def over(batch: Transitions, valid: Tensor) -> Tensor:
+    """Return the mask [N] of worlds whose next observation begins an episode, or may.
+
+    An invalid row counts: a foreign env's reset row comes after the end, and the policy's memory
+    must begin with what follows it.
+    """
+    return ((batch.terminated + batch.truncated) > 0) | ~valid
+
+
 def collect(env: BatchEnv, policy: Policy, n: int, *, explore: bool = True) -> Transitions:
     """Play `policy` from a reset until n valid transitions are there; return those n, step by step.
 
@@ -36,7 +45,7 @@ def collect(env: BatchEnv, policy: Policy, n: int, *, explore: bool = True) -> T
     while got < n:
         action, state = policy.act(obs, state, explore=explore)
         batch, valid, obs = advance(env, obs, action.cpu())
-        state = reset_where((batch.terminated + batch.truncated) > 0, state, initial)
+        state = reset_where(over(batch, valid), state, initial)
         world = {"world": torch.arange(env.num_envs).float()}
         steps.append(batch._replace(extra=world).map(lambda x, keep=valid: x[keep]))  # type: ignore[misc]
         got += len(steps[-1].reward)
@@ -102,5 +111,5 @@ def evaluate(
             if played[world] < episodes:
                 returns[world, played[world]], lengths[world, played[world]] = total, length
             played[world] += 1
-        state = reset_where((batch.terminated + batch.truncated) > 0, state, initial)
+        state = reset_where(over(batch, valid), state, initial)
     return Evaluation(returns, lengths)

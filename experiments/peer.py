@@ -1,0 +1,107 @@
+"""Stable-Baselines3's SAC or TD3 on gymnasium's own environment, written down as our runs are.
+
+The peer of a comparison: `python -m reverie.experiments.peer --algo sac --env HalfCheetah-v5`. It
+is judged on the same start states by the same `evaluate`; it cannot be resumed.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..agents import State
+from ..envs import make
+from .config import RunOptions
+from .offpolicy import EVAL_SEED
+from .result import Result
+from .rollout import evaluate
+from .run import Run, use_threads
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run of Stable-Baselines3; its own defaults where nothing is said."""
+
+    algo: Literal["sac", "td3"] = "sac"
+    """the learner"""
+    env: str = "HalfCheetah-v5"
+    """gymnasium id"""
+    steps: int = 50_000
+    """environment transitions"""
+    seed: int = 0
+    """seed of everything"""
+    learning_starts: int = 5_000
+    """transitions of random actions before the first update"""
+    buffer_size: int = 1_000_000
+    """transitions that its replay buffer holds"""
+    hidden: tuple[int, ...] = (256, 256)
+    """hidden layer widths"""
+    run: RunOptions = field(default_factory=RunOptions)
+    """the run directory"""
+
+
+class SB3Policy:
+    """A Stable-Baselines3 model as a `Policy`; its actions are in [-1, 1] before scaling."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def initial_state(self, n: int) -> State:
+        """Return (): no memory."""
+        return ()
+
+    @torch.no_grad()
+    def act(self, obs: Tensor, state: State, *, explore: bool) -> tuple[Tensor, State]:
+        """Return the squashed action."""
+        action: Tensor = self.model.policy._predict(obs, deterministic=not explore)
+        return action, state
+
+
+def main(config: Config | None = None) -> Result:
+    """Train the peer as configured."""
+    import gymnasium
+    import stable_baselines3 as sb3
+    from stable_baselines3.common.callbacks import BaseCallback
+
+    c = config or Config()
+    threads = use_threads(c.run.threads)
+    judge = make(c.env, c.run.eval_episodes, threads=threads)
+    policy_kwargs = {"net_arch": list(c.hidden)}
+    model = {"sac": sb3.SAC, "td3": sb3.TD3}[c.algo](
+        "MlpPolicy",
+        gymnasium.make(c.env),
+        learning_rate=3e-4,
+        learning_starts=c.learning_starts,
+        buffer_size=c.buffer_size,
+        batch_size=256,
+        train_freq=1,
+        gradient_steps=1,
+        policy_kwargs=policy_kwargs,
+        seed=c.seed,
+        device="cpu",
+    )
+    label = f"sb3-{c.algo}-{c.env.split('/')[-1]}-s{c.seed}"
+    with Run(f"sb3-{c.algo}", c, label=label, steps=c.steps, seed=c.seed) as run:
+
+        class Log(BaseCallback):  # type: ignore[misc]
+            def _on_step(self) -> bool:
+                run.tick(1)
+                for info in self.locals["infos"]:
+                    if run.due(run.options.log_every) and "episode" in info:
+                        run.log({"return": info["episode"]["r"]})
+                if run.due(run.options.eval_every):
+                    judged = evaluate(SB3Policy(model), judge, seed=EVAL_SEED)
+                    run.log({"return": judged.mean, "std": judged.returns.std()}, kind="eval")
+                    run.log_time()
+                return True
+
+        model.learn(c.steps, callback=Log(), log_interval=None)
+        judged = evaluate(SB3Policy(model), judge, seed=EVAL_SEED)
+    return Result(run.path, run.step, judged)
+
+
+if __name__ == "__main__":
+    import tyro
+
+    print(f"{main(tyro.cli(tyro.conf.OmitArgPrefixes[Config])).eval_return:.1f}")
