@@ -82,7 +82,8 @@ class SAC:
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.acting = torch.Generator(self.device).manual_seed(seed + 1)
         weights = torch.Generator().manual_seed(seed + 2)
-        self.actor = GaussianActor(obs_dim, act_dim, c.hidden)
+        with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator
+            self.actor = GaussianActor(obs_dim, act_dim, c.hidden)
         self.critic = Critic(obs_dim, act_dim, c.hidden, c.critics, c.critic_norm, c.dropout)
         for module in (self.actor, self.critic):
             initialise(module, weights)
@@ -203,7 +204,8 @@ class SAC:
         for name in ("actor", "critic", "target"):
             getattr(self, name).load_state_dict(state[name])
         for name in ("actor_optimizer", "critic_optimizer", "alpha_optimizer"):
-            getattr(self, name).load_state_dict(state[name])
+            # Optimizers keep the tensors they are given.
+            getattr(self, name).load_state_dict(copy.deepcopy(state[name]))
         with torch.no_grad():
             self.log_alpha.copy_(state["log_alpha"])
         self.generator.set_state(state["generator"])

@@ -69,7 +69,8 @@ class TD3:
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.acting = torch.Generator(self.device).manual_seed(seed + 1)
         weights = torch.Generator().manual_seed(seed + 2)
-        self.actor = DeterministicActor(obs_dim, act_dim, c.hidden)
+        with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator
+            self.actor = DeterministicActor(obs_dim, act_dim, c.hidden)
         self.critic = Critic(obs_dim, act_dim, c.hidden, c.critics, c.critic_norm)
         for module in (self.actor, self.critic):
             initialise(module, weights)
@@ -167,7 +168,8 @@ class TD3:
         for name in ("actor", "critic", "target_actor", "target_critic"):
             getattr(self, name).load_state_dict(state[name])
         for name in ("actor_optimizer", "critic_optimizer"):
-            getattr(self, name).load_state_dict(state[name])
+            # Optimizers keep the tensors they are given.
+            getattr(self, name).load_state_dict(copy.deepcopy(state[name]))
         self.updates = int(state["updates"])
         self._actor_loss = state["actor_loss"].to(self.device)
         self.generator.set_state(state["generator"])

@@ -1,0 +1,1 @@
+"""How fast the parts are, each beside its peers, in one run on one machine."""

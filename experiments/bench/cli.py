@@ -1,0 +1,87 @@
+"""The command `reverie bench`."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from ..stamp import hardware
+from . import buffer, env, learner
+from .common import OURS, BenchOptions, Report
+
+MISSING = "not installed (pip install reverie[bench])"
+BENCHES: dict[str, Callable[[BenchOptions], Report]] = {
+    "env": env.run,
+    "buffer": buffer.run,
+    "learner": learner.run,
+}
+
+
+def _table(report: Report) -> Table:
+    """Return a rate for each contestant, and ours as a multiple of it."""
+    table = Table(title=f"reverie bench {report.what}: {report.unit}, median")
+    table.add_column("")
+    for peer in report.peers:
+        table.add_column(peer.name, justify="right")
+        if peer.name != OURS:
+            table.add_column(f"vs {peer.name}", justify="right", style="bold")
+    if report.shares:
+        table.add_column("in the engine", justify="right")
+    for case in report.cases():
+        cells = []
+        for peer in report.peers:
+            row, ratio = report.find(case, peer.name), report.ratio(case, peer.name)
+            cells.append("-" if row is None else f"{row.rate:,.0f}")
+            if peer.name != OURS:
+                cells.append("-" if ratio is None else f"{ratio:.2f}x")
+        if report.shares:
+            cells.append(f"{report.shares[case]:.2f}" if case in report.shares else "-")
+        table.add_row(case, *cells)
+    if len(report.cases()) > 1 and report.what == "env":
+        table.add_section()
+        table.add_row("geometric mean of ratios, mean share", *_mean_cells(report))
+    return table
+
+
+def _mean_cells(report: Report) -> list[str]:
+    cells = []
+    for peer in report.peers:
+        cells.append("")
+        if peer.name != OURS:
+            mean = report.mean_ratio(peer.name)
+            cells.append("-" if mean is None else f"{mean:.2f}x")
+    if report.shares:
+        cells.append(f"{sum(report.shares.values()) / len(report.shares):.2f}")
+    return cells
+
+
+def show(report: Report, options: BenchOptions) -> None:
+    """Print the table and, below it, each contestant's version and settings."""
+    wide = None if sys.stdout.isatty() else 140
+    console = Console(width=wide, highlight=False, markup=False)
+    console.print(_table(report))
+    for peer in report.peers:
+        console.print(f"{peer.name} {peer.version or MISSING}: {peer.settings}")
+    console.print(
+        f"{options.repeats} repeats of {options.seconds} s, all in turn within each; a ratio is "
+        "the median of the repeats' own."
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure what the arguments name, print a table, write the JSON file; return 0."""
+    options = tyro.cli(BenchOptions, args=argv, prog="reverie bench")
+    report = BENCHES[options.what](options)
+    show(report, options)
+    if options.json is not None:
+        settings = {k: str(v) if k == "json" else v for k, v in vars(options).items()}
+        data = {**report.to_dict(), "options": settings, "stamp": hardware()}
+        options.json.write_text(json.dumps(data, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
