@@ -52,6 +52,11 @@ PRESETS = {
         learning_starts=1_000,
         run=RunOptions(eval_every=1_000, log_every=500),
     ),
+    "halfcheetah-50k": Config(
+        env="reverie/HalfCheetah-v5",
+        steps=50_000,
+        run=RunOptions(eval_every=5_000, log_every=5_000, checkpoint_every=0),
+    ),
     "layernorm": Config(agent=_LAYER),
     "redq": Config(utd=20, agent=SACConfig(critics=10)),
     "droq": Config(utd=20, agent=SACConfig(critic_norm="layer", dropout=0.01)),
