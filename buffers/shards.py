@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from .replay import ReplayBuffer
 
@@ -41,6 +43,14 @@ def sync_file(path: Path) -> None:
         os.close(handle)
 
 
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file; raises OSError, as other files do, when the disk refuses it."""
+    try:
+        save_file(dict(tensors), path)
+    except SafetensorError as error:
+        raise OSError(f"{path}: {error}") from error
+
+
 def append_rows(
     buffer: ReplayBuffer, folder: Path, shards: Sequence[Shard], generation: int
 ) -> list[Shard]:
@@ -58,7 +68,7 @@ def append_rows(
     path = folder / f"{generation}-{first}-{buffer.total}.safetensors"
     partial = path.with_suffix(".partial")
     try:
-        save_file(buffer.export_rows(first, buffer.total), partial)
+        write_tensors(partial, buffer.export_rows(first, buffer.total))
         sync_file(partial)
         partial.replace(path)
     finally:

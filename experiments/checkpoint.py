@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from ..buffers import shards as sh
 from .state import decode, encode
@@ -42,7 +42,7 @@ def save(
     tensors, tree = encode(state)
     try:
         aside.mkdir()
-        save_file(tensors, aside / FILES[0])
+        sh.write_tensors(aside / FILES[0], tensors)
         (aside / FILES[1]).write_text(json.dumps(tree))
         files = {
             f: {"size": (aside / f).stat().st_size, "sha256": sh.digest(aside / f)} for f in FILES

@@ -107,8 +107,8 @@ class Run:
             self._stamp["started"] = old["started"]
         self.step = self.previous = self._clock_step = self._found.step if self._found else 0
         offset = self._found.state["run"]["metrics"] if self._found else 0
-        self._metrics = (self.path / "metrics.jsonl").open("a+")
-        self._metrics.truncate(offset)
+        self._metrics = (self.path / "metrics.jsonl").open("a")
+        os.truncate(self._metrics.fileno(), offset)
         self._timing = (self.path / "timing.jsonl").open("a")
         self._board: Any = None
         if self.options.tensorboard:
@@ -206,7 +206,7 @@ class Run:
         folder = self.path / "buffer"
         self._metrics.flush()
         os.fsync(self._metrics.fileno())
-        state = {**state, "run": {"metrics": self._metrics.tell()}}
+        state = {**state, "run": {"metrics": os.fstat(self._metrics.fileno()).st_size}}
         try:
             if buffer is not None:
                 generation = int(self._stamp["generation"])
