@@ -75,9 +75,12 @@ class ReplayBuffer:
         never sampled. Raises ValueError on another width, KeyError on a missing column.
         """
         lead = tuple(batch.reward.shape)
+        if valid is not None and tuple(valid.shape) != lead:
+            raise ValueError(f"valid has shape {tuple(valid.shape)}, the batch {lead}")
         if lead == (self.num_envs,):
             self._add_step(batch, valid)
         elif len(lead) == 2 and lead[1] == self.num_envs:
+            self.layout.columns(batch)  # all or nothing
             for t in range(lead[0]):
                 step = batch.map(lambda x, t=t: x[t])  # type: ignore[misc]
                 self._add_step(step, None if valid is None else valid[t])
@@ -96,8 +99,6 @@ class ReplayBuffer:
 
     def _add_step(self, batch: Transitions, valid: Tensor | None) -> None:
         columns = self.layout.columns(batch)
-        if valid is not None and tuple(valid.shape) != (self.num_envs,):
-            raise ValueError(f"valid has shape {tuple(valid.shape)}, expected ({self.num_envs},)")
         if valid is not None and bool(valid.all()):
             valid = None
         t = self.total % self._steps
@@ -123,11 +124,10 @@ class ReplayBuffer:
             for name, value in columns.items():
                 device_row[:, self.layout.slices[name]] = value
             self._episode[t] = self._current
-            gone = torch.zeros_like(self._invalid[t]) if valid is None else ~valid
-            self._invalid[t] = gone
-            if valid is not None:
-                self._num_invalid += int(gone.sum())
-            self._current += batch.terminated.bool() | batch.truncated.bool() | gone
+            self._invalid[t] = False if valid is None else ~valid.to(self.device)
+            self._num_invalid += 0 if valid is None else int(self._invalid[t].sum())
+            flags = [device_row[:, self.layout.slices[k]] > 0 for k in ("terminated", "truncated")]
+            self._current += flags[0] | flags[1] | self._invalid[t]
         self.total += 1
 
     def break_episodes(self) -> None:
