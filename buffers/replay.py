@@ -1,22 +1,12 @@
 """The replay buffer: one packed tensor, one index draw, one gather."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .transitions import Layout, Transitions
-
-
-class Windows(NamedTuple):
-    """Consecutive transitions of single episodes, [B, burn_in + length], and which slots are real.
-
-    Slot `burn_in` is the anchor. Slots before the episode's start, after its end or beyond the
-    write head are zero and False in the mask.
-    """
-
-    batch: Transitions
-    mask: Tensor
+from .windows import Windows, episode_starts, window_slots
 
 
 class ReplayBuffer:
@@ -166,14 +156,8 @@ class ReplayBuffer:
             raise ValueError(f"need length >= 1 and burn_in >= 0, got {length} and {burn_in}")
         anchor = self.sample_indices(n)
         offset = torch.arange(-burn_in, length, device=self.device)
-        world = anchor % self.num_envs
-        # Age counts from the oldest row, so the write head is an edge and not a seam.
-        oldest = self.oldest
-        age = (anchor // self.num_envs - oldest) % self._steps
-        ages = age[:, None] + offset
-        inside = (ages >= 0) & (ages < self.total - oldest)
-        slots = (ages.clamp(0, self._steps - 1) + oldest) % self._steps
-        index = slots * self.num_envs + world[:, None]
+        shape = (self._steps, self.num_envs, self.oldest, self.total)
+        index, inside = window_slots(anchor, offset, *shape)
         episode, invalid = self._episode.view(-1), self._invalid.view(-1)
         mask = inside & (episode[index] == episode[anchor][:, None]) & ~invalid[index]
         rows = torch.where(mask[..., None], self._flat[index], 0.0)  # not a product: 0 * NaN
@@ -191,14 +175,9 @@ class ReplayBuffer:
 
     def _episode_starts(self) -> Tensor:
         if self._starts[0] != self.total:
-            oldest = self.oldest
-            order = torch.arange(oldest, self.total, device=self.device) % self._steps
-            episode = self._episode[order]
-            first = torch.ones_like(episode, dtype=torch.bool)
-            first[1:] = episode[1:] != episode[:-1]
-            if oldest > self._base:  # the row before is gone: was this the start of an episode?
-                first[:1] = False
-            first &= ~self._invalid[order]
+            order = torch.arange(self.oldest, self.total, device=self.device) % self._steps
+            cut = self.oldest > self._base  # the row before the oldest is gone
+            first = episode_starts(self._episode[order], self._invalid[order], cut)
             t, world = first.nonzero(as_tuple=True)
             self._starts = (self.total, order[t] * self.num_envs + world)
         return self._starts[1]

@@ -1,18 +1,15 @@
 """Physics engines: the protocol, and `native` on MuJoCo's C batch."""
 
-import ctypes
-import functools
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Protocol
 
 import mujoco
-import numpy as np
 from mujoco.batch import Batch
 
 from .api import Array
+from .contact_forces import choose_route
 
 _STAGE = {
     "none": mujoco.mjtStage.mjSTAGE_NONE.value,
@@ -83,9 +80,9 @@ class NativePhysics:
         self._warnings = self.batch.warning[:, _BAD[0] : _BAD[-1] + 1, 1]
         self._seen = self._warnings.copy()
         self._seen_total = int(self._seen.sum())
-        self._forces = _contact_forces(self.batch, model) if contact_forces else None
+        self._forces = choose_route(model) if contact_forces else None
         if self._forces is not None:
-            self.notes["cfrc_ext"] = self._forces.__name__.removeprefix("_by_")
+            self.notes["cfrc_ext"] = self._forces.__name__.removeprefix("by_")
 
     def step(self, ctrl: Array, substeps: int) -> None:
         """Step every world; contact forces too where the task reads them."""
@@ -120,55 +117,3 @@ class NativePhysics:
         mask = (self._warnings != self._seen).any(axis=1)
         self._seen, self._seen_total = self._warnings.copy(), total
         return mask
-
-
-@functools.cache
-def _library() -> ctypes.CDLL:
-    path = next(Path(mujoco.__file__).parent.glob("libmujoco*"))
-    lib = ctypes.CDLL(str(path))
-    lib.mjb_apply.argtypes = (
-        [ctypes.c_void_p] * 2 + [ctypes.c_int] + [ctypes.c_void_p] * 2 + [ctypes.c_int]
-    )
-    return lib
-
-
-def _by_mjb_apply(batch: Batch) -> None:
-    """cfrc_ext of every world in C, in parallel: 1-2 us a world.
-
-    The binding does not expose mjb_apply, so the mjBatch* is read from the bound object: the
-    first word of what a pybind11 instance points to. mj_rnePostConstraint ignores the callback's
-    further arguments. A forward to no stage copies the fields out.
-    """
-    instance = ctypes.cast(id(batch._b) + object.__basicsize__, ctypes.POINTER(ctypes.c_void_p))
-    handle = ctypes.cast(instance[0] or 0, ctypes.POINTER(ctypes.c_void_p))[0]
-    lib = _library()
-    function = ctypes.cast(lib.mj_rnePostConstraint, ctypes.c_void_p)
-    lib.mjb_apply(handle, None, 0, function, None, 0)
-    batch.forward(None, _STAGE["none"])
-
-
-def _by_get_data(batch: Batch) -> None:
-    """cfrc_ext of every world through a scratch MjData, one after the other: 8-30 us a world."""
-    out = batch.bind("cfrc_ext")
-    out.flags.writeable = True
-    scratch = mujoco.MjData(batch.model)
-    for i in range(batch.nsim):
-        batch.get_data(i, scratch)
-        mujoco.mj_rnePostConstraint(batch.model, scratch)
-        out[i] = scratch.cfrc_ext
-    out.flags.writeable = False
-
-
-def _contact_forces(batch: Batch, model: mujoco.MjModel) -> Any:
-    """Return the fast route to cfrc_ext where it equals the slow one bit for bit."""
-    if not mujoco.__version__.startswith("4.0."):  # the layout behind the handle is that of 4.0
-        return _by_get_data
-    probe = Batch(model, 2, 1, persistent=True)
-    forces = probe.bind("cfrc_ext")
-    probe.reset()
-    probe.ctrl = model.actuator_ctrlrange[:, 1]
-    probe.step(None, 100)  # long enough to fall and touch the ground
-    _by_mjb_apply(probe)
-    fast = forces.copy()
-    _by_get_data(probe)
-    return _by_mjb_apply if np.array_equal(fast, forces) and fast.any() else _by_get_data

@@ -112,17 +112,17 @@ def _parse(module: Any, args: list[str], default: Any, name: str) -> Any:
 
 
 def _train(module: Any, config: Any, resume: bool) -> int:
-    from . import run as run_module
+    from .process import INTERRUPTED, Interrupted, stop_on_signals
 
-    with run_module.stop_on_signals():
+    with stop_on_signals():
         try:
             result = module.main(config, resume=resume)
-        except run_module.Interrupted as stop:
+        except Interrupted as stop:
             method = module.__name__.rsplit(".", 1)[-1]
             print(
                 f"stopped and saved; go on with: reverie {method} --resume {stop}", file=sys.stderr
             )
-            return run_module.INTERRUPTED
+            return INTERRUPTED
     print(f"final evaluation: {result.eval_return:.1f} after {result.steps:,} steps")
     print(f"run directory: {result.path}")
     return 0

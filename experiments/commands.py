@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..envs import known_ids, make
+from .evaluate import evaluate
 from .result import LoadedPolicy, load_policy, load_run
-from .rollout import evaluate
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 from ..agents import SAC
 from ..envs import make
 from . import sac
+from .evaluate import evaluate
 from .offpolicy import EVAL_SEED
 from .plots import curves, sparkline
 from .result import Result, load_run
-from .rollout import evaluate
 
 
 def main(out: str = "runs") -> Result:

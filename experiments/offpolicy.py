@@ -8,8 +8,10 @@ import torch
 from ..agents import Agent, RandomPolicy, reset_where
 from ..buffers import Layout, ReplayBuffer
 from ..envs import BatchEnv, make
-from .rollout import Evaluation, Returns, advance, evaluate, over
-from .run import Interrupted, Run
+from .evaluate import Evaluation, evaluate
+from .process import Interrupted
+from .rollout import Returns, advance, over
+from .run import Run
 
 # Environment seeds of runs s and s + 1 are far apart: world i of seed s is world 0 of s + i.
 SEED_STRIDE = 1_000_003

@@ -13,10 +13,11 @@ from torch import Tensor
 from ..agents import State
 from ..envs import make
 from .config import RunOptions
+from .evaluate import evaluate
 from .offpolicy import EVAL_SEED
+from .process import use_threads
 from .result import Result
-from .rollout import evaluate
-from .run import Run, use_threads
+from .run import Run
 
 
 @dataclass(frozen=True)

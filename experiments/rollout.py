@@ -1,6 +1,6 @@
 """From steps to transitions, and from episodes to returns."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,40 +76,3 @@ class Returns:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`."""
         self.sums, self.lengths = np.array(state["sums"]), np.array(state["lengths"])
-
-
-class Evaluation(NamedTuple):
-    """Returns and lengths [N, E] of E episodes in each of N worlds."""
-
-    returns: np.ndarray[Any, np.dtype[np.float64]]
-    lengths: np.ndarray[Any, np.dtype[np.int64]]
-
-    @property
-    def mean(self) -> float:
-        """Mean return over all episodes."""
-        return float(self.returns.mean())
-
-
-def evaluate(
-    policy: Policy, env: BatchEnv, *, episodes: int = 1, seed: int = 0, explore: bool = False
-) -> Evaluation:
-    """Play a fixed number of episodes in every world, from the start states of `seed`.
-
-    Every world counts its first `episodes` ones: taking the first to finish anywhere would
-    favour short episodes. A bad world's episode counts with its return so far.
-    """
-    returns = np.full((env.num_envs, episodes), np.nan)
-    lengths = np.zeros((env.num_envs, episodes), np.int64)
-    played = np.zeros(env.num_envs, np.int64)
-    running = Returns(env.num_envs)
-    obs = env.reset(seed)
-    state = initial = policy.initial_state(env.num_envs)
-    while (played < episodes).any():
-        action, state = policy.act(obs, state, explore=explore)
-        batch, valid, obs = advance(env, obs, action.cpu())
-        for world, total, length in running.add(batch, valid):
-            if played[world] < episodes:
-                returns[world, played[world]], lengths[world, played[world]] = total, length
-            played[world] += 1
-        state = reset_where(over(batch, valid), state, initial)
-    return Evaluation(returns, lengths)

@@ -3,10 +3,8 @@
 import json
 import logging
 import os
-import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -16,51 +14,11 @@ import torch
 from torch import Tensor
 
 from ..buffers import ReplayBuffer, shards
-from ..envs.physics import affinity_threads
-from . import checkpoint, stamp
+from . import checkpoint, process, stamp
 from .config import RunOptions, save_config
 from .progress import choose
 
 log = logging.getLogger("reverie")
-INTERRUPTED = 75  # exit status of a run that was told to stop and saved: EX_TEMPFAIL, try again
-
-
-_stop_asked = False  # set by the signal handlers that the command line installs
-
-
-class Interrupted(Exception):
-    """The run was asked to stop and has saved; its text is the run directory."""
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGINT ask the run to save and stop; a second one stops at once."""
-    global _stop_asked
-    _stop_asked = False
-
-    def ask(number: int, frame: object) -> None:
-        global _stop_asked
-        if _stop_asked:
-            raise KeyboardInterrupt
-        _stop_asked = True
-
-    before = {s: signal.signal(s, ask) for s in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def use_threads(threads: int | None) -> int:
-    """Set torch's threads and return the number for the physics; one place for both.
-
-    Networks of this size gain nothing beyond four threads.
-    """
-    n = threads or affinity_threads()
-    torch.set_num_threads(min(n, 4) if threads is None else n)
-    os.environ.setdefault("OMP_NUM_THREADS", str(n))  # for child processes
-    return n
 
 
 class Run:
@@ -133,7 +91,7 @@ class Run:
             self._board.close()
         if kind is None:
             self._status("finished")
-        elif kind is Interrupted:
+        elif kind is process.Interrupted:
             self._status("interrupted")
         else:
             self._status("failed", error=f"{kind.__name__}: {error}")
@@ -150,7 +108,7 @@ class Run:
     @property
     def stopping(self) -> bool:
         """Whether somebody asked the run to stop."""
-        return _stop_asked
+        return process.stop_asked
 
     def due(self, every: int) -> bool:
         """Return whether the last step crossed a multiple of `every`, or ended the run."""

@@ -7,8 +7,9 @@ from typing import Any
 from ..agents import SAC, SACConfig
 from . import offpolicy
 from .config import RunOptions
+from .process import use_threads
 from .result import Result
-from .run import Run, use_threads
+from .run import Run
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from reverie.envs import BatchEnv, make
+from reverie.envs.contact_forces import by_get_data
 from reverie.envs.core import TaskEnv
-from reverie.envs.physics import NativePhysics, _by_get_data
+from reverie.envs.physics import NativePhysics
 from reverie.envs.tasks import TASKS
 
 ALL = list(TASKS)
@@ -66,7 +67,7 @@ def test_persistent_batches_do_not_matter(task, monkeypatch):
         assert other.physics.batch.persistent
     else:  # here the slow route to the contact forces is the other way
         other = make(task, 4, seed=2)
-        other.physics._forces = _by_get_data
+        other.physics._forces = by_get_data
     rows = play(other, actions(other, 40))
     assert torch.equal(rows[0], reference[0]) and equal(rows[1], reference[1])
 

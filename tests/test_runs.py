@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from reverie.experiments import checkpoint, cli, collect, evaluate, load_policy, load_run, sac, td3
 from reverie.experiments.config import RunOptions, from_dict, to_dict
-from reverie.experiments.run import INTERRUPTED
+from reverie.experiments.process import INTERRUPTED
 from reverie.experiments.state import decode, encode
 
 METHODS = {"sac": sac, "td3": td3}  # a new off-policy script is covered by adding it here

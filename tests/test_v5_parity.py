@@ -3,6 +3,7 @@
 import gymnasium
 import numpy as np
 import pytest
+
 import reverie.envs  # noqa: F401  (registers the tasks)
 from reverie.envs.tasks import TASKS
 

@@ -1,7 +1,7 @@
 """The tasks that Reverie ships, by id."""
 
 from ..task import Task
-from . import bodies, planar, small
+from . import bodies, half_cheetah, small, swimmer, walkers
 
 TASKS: dict[str, Task] = {
     task.id: task
@@ -9,10 +9,10 @@ TASKS: dict[str, Task] = {
         bodies.ANT,
         bodies.HUMANOID,
         bodies.HUMANOID_STANDUP,
-        planar.HALF_CHEETAH,
-        planar.HOPPER,
-        planar.SWIMMER,
-        planar.WALKER2D,
+        half_cheetah.HALF_CHEETAH,
+        walkers.HOPPER,
+        swimmer.SWIMMER,
+        walkers.WALKER2D,
         small.INVERTED_DOUBLE_PENDULUM,
         small.INVERTED_PENDULUM,
         small.PUSHER,

@@ -32,6 +32,11 @@ def positions(xp: Any, f: Fields, p: Params, skip: int) -> Array:
     return f.qpos[:, skip:] if p.exclude_current_positions_from_observation else f.qpos
 
 
+def x_before(xp: Any, f: Fields, p: Params) -> Array:
+    """Return the root's x."""
+    return f.qpos[:, 0] + 0.0
+
+
 def control_cost(xp: Any, action: Array, weight: float) -> Array:
     """Return weight * |a|^2 in the action's own dtype, as gymnasium computes it."""
     return weight * xp.sum(xp.square(action), axis=1)

@@ -23,11 +23,11 @@ BENCHES: dict[str, Callable[[BenchOptions], Report]] = {
 def _table(report: Report) -> Table:
     """Return a rate for each contestant, and ours as a multiple of it."""
     table = Table(title=f"reverie bench {report.what}: {report.unit}, median")
-    table.add_column("")
+    table.add_column(no_wrap=True)
     for peer in report.peers:
         table.add_column(peer.name, justify="right")
         if peer.name != OURS:
-            table.add_column(f"vs {peer.name}", justify="right", style="bold")
+            table.add_column("ratio", justify="right", style="bold")
     if report.shares:
         table.add_column("in the engine", justify="right")
     for case in report.cases():
@@ -42,7 +42,7 @@ def _table(report: Report) -> Table:
         table.add_row(case, *cells)
     if len(report.cases()) > 1 and report.what == "env":
         table.add_section()
-        table.add_row("geometric mean of ratios, mean share", *_mean_cells(report))
+        table.add_row("geometric mean (share: mean)", *_mean_cells(report))
     return table
 
 
@@ -66,8 +66,8 @@ def show(report: Report, options: BenchOptions) -> None:
     for peer in report.peers:
         console.print(f"{peer.name} {peer.version or MISSING}: {peer.settings}")
     console.print(
-        f"{options.repeats} repeats of {options.seconds} s, all in turn within each; a ratio is "
-        "the median of the repeats' own."
+        f"Ratio: {OURS}'s rate over the peer's, the median of {options.repeats} repeats in which "
+        f"each had its turn of {options.seconds} s."
     )
 
 

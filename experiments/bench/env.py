@@ -31,7 +31,7 @@ WORLDS_PER_THREAD = 4  # of AsyncVectorEnv, which runs a process for each world
 
 
 def run(options: BenchOptions) -> Report:
-    """Measure every task: ours, gymnasium's two vector envs and EnvPool, one vector step a turn.
+    """Measure every task: ours, gymnasium's two vector envs and EnvPool, in turns.
 
     All play the same actions and write the same columns to a `ReplayBuffer` of ours. Only true
     transitions count: the calls that peers spend on resets are neither counted nor sampled.

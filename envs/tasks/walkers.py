@@ -1,4 +1,4 @@
-"""HalfCheetah, Hopper, Walker2d and Swimmer, equal bit for bit to gymnasium's v5 tasks."""
+"""Hopper and Walker2d, equal bit for bit to gymnasium's v5 tasks."""
 
 from typing import Any
 
@@ -8,66 +8,17 @@ from .common import (
     between,
     control_cost,
     gymnasium_model,
-    noise_normal,
     noise_uniform,
     planar_info,
     positions,
     unhealthy_ends,
-    xy_info,
+    x_before,
 )
-
-
-def x_before(xp: Any, f: Fields, p: Params) -> Array:
-    """Return the root's x."""
-    return f.qpos[:, 0] + 0.0
-
-
-def observe_planar(xp: Any, f: Fields, p: Params) -> Array:
-    """Return positions (less x) and velocities."""
-    return xp.concat([positions(xp, f, p, 1), f.qvel], axis=1)
 
 
 def observe_clipped(xp: Any, f: Fields, p: Params) -> Array:
     """Return positions (less x) and velocities clipped to +-10."""
     return xp.concat([positions(xp, f, p, 1), xp.clip(f.qvel, -10, 10)], axis=1)
-
-
-def cheetah_reward(
-    xp: Any, before: Array, f: Fields, action: Array, p: Params
-) -> tuple[Array, dict[str, Array]]:
-    """Forward velocity less control cost."""
-    velocity = (f.qpos[:, 0] - before) / p.dt
-    forward = p.forward_reward_weight * velocity
-    cost = control_cost(xp, action, p.ctrl_cost_weight)
-    terms = {"x_velocity": velocity, "reward_forward": forward, "reward_ctrl": -cost}
-    return forward - cost, terms
-
-
-def cheetah_info(xp: Any, f: Fields, p: Params) -> dict[str, Array]:
-    """Return where the cheetah is."""
-    return {"x_position": f.qpos[:, 0] + 0.0}
-
-
-HALF_CHEETAH = Task(
-    id="HalfCheetah-v5",
-    model=gymnasium_model,
-    fields=(),
-    frame_skip=5,
-    max_episode_steps=1000,
-    params={
-        "xml_file": "half_cheetah.xml",
-        "forward_reward_weight": 1.0,
-        "ctrl_cost_weight": 0.1,
-        "reset_noise_scale": 0.1,
-        "exclude_current_positions_from_observation": True,
-    },
-    before=x_before,
-    observe=observe_planar,
-    reward=cheetah_reward,
-    reset=noise_normal,
-    info=cheetah_info,
-    camera={"distance": 4.0, "trackbody": 1},
-)
 
 
 def hopper_healthy(xp: Any, f: Fields, p: Params) -> Array:
@@ -174,52 +125,4 @@ WALKER2D = Task(
     reset=noise_uniform,
     info=planar_info,
     camera={"distance": 4.0, "trackbody": 1, "elevation": -20.0},
-)
-
-
-def xy_before(xp: Any, f: Fields, p: Params) -> Array:
-    """Return the root's x and y."""
-    return f.qpos[:, :2] + 0.0
-
-
-def observe_swimmer(xp: Any, f: Fields, p: Params) -> Array:
-    """Return positions (less x and y) and velocities."""
-    return xp.concat([positions(xp, f, p, 2), f.qvel], axis=1)
-
-
-def swimmer_reward(
-    xp: Any, before: Array, f: Fields, action: Array, p: Params
-) -> tuple[Array, dict[str, Array]]:
-    """Velocity along x less control cost."""
-    velocity = (f.qpos[:, :2] - before) / p.dt
-    forward = p.forward_reward_weight * velocity[:, 0]
-    cost = control_cost(xp, action, p.ctrl_cost_weight)
-    terms = {
-        "x_velocity": velocity[:, 0],
-        "y_velocity": velocity[:, 1],
-        "reward_forward": forward,
-        "reward_ctrl": -cost,
-    }
-    return forward - cost, terms
-
-
-SWIMMER = Task(
-    id="Swimmer-v5",
-    model=gymnasium_model,
-    fields=(),
-    frame_skip=4,
-    max_episode_steps=1000,
-    params={
-        "xml_file": "swimmer.xml",
-        "forward_reward_weight": 1.0,
-        "ctrl_cost_weight": 1e-4,
-        "reset_noise_scale": 0.1,
-        "exclude_current_positions_from_observation": True,
-    },
-    before=xy_before,
-    observe=observe_swimmer,
-    reward=swimmer_reward,
-    reset=noise_uniform,
-    info=xy_info,
-    camera={"distance": 6.0, "trackbody": 1, "elevation": -60.0},
 )

@@ -1,0 +1,46 @@
+"""Which slots of a ring belong together."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .transitions import Transitions
+
+
+class Windows(NamedTuple):
+    """Consecutive transitions of single episodes, [B, burn_in + length], and which slots are real.
+
+    Slot `burn_in` is the anchor. Slots before the episode's start, after its end or beyond the
+    write head are zero and False in the mask.
+    """
+
+    batch: Transitions
+    mask: Tensor
+
+
+def window_slots(
+    anchor: Tensor, offset: Tensor, steps: int, num_envs: int, oldest: int, total: int
+) -> tuple[Tensor, Tensor]:
+    """Return the slots [B, L] at `offset` [L] steps from `anchor` [B], and which of them exist.
+
+    The ring holds the vector steps oldest..total-1 at row t % steps, `num_envs` slots each.
+    """
+    # Age counts from the oldest row, so that the write head is an edge and not a seam.
+    age = (anchor // num_envs - oldest) % steps
+    ages = age[:, None] + offset
+    inside = (ages >= 0) & (ages < total - oldest)
+    rows = (ages.clamp(0, steps - 1) + oldest) % steps
+    return rows * num_envs + (anchor % num_envs)[:, None], inside
+
+
+def episode_starts(episode: Tensor, invalid: Tensor, cut: bool) -> Tensor:
+    """Return the mask [T, N] of first rows of episodes, for rows in the order of time.
+
+    `cut`: rows before these were overwritten, so whether the oldest begin an episode is not known.
+    """
+    first = torch.ones_like(episode, dtype=torch.bool)
+    first[1:] = episode[1:] != episode[:-1]
+    if cut:
+        first[:1] = False
+    return first & ~invalid
