@@ -6,7 +6,7 @@ from typing import Any
 _HOME = {
     "advance": "rollout",
     "collect": "rollout",
-    "evaluate": "evaluate",
+    "evaluate": "evaluation",
     "load_policy": "result",
     "load_run": "result",
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..envs import known_ids, make
-from .evaluate import evaluate
+from .evaluation import evaluate
 from .result import LoadedPolicy, load_policy, load_run
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..agents import SAC
 from ..envs import make
 from . import sac
-from .evaluate import evaluate
+from .evaluation import evaluate
 from .offpolicy import EVAL_SEED
 from .plots import curves, sparkline
 from .result import Result, load_run

@@ -8,7 +8,7 @@ import torch
 from ..agents import Agent, RandomPolicy, reset_where
 from ..buffers import Layout, ReplayBuffer
 from ..envs import BatchEnv, make
-from .evaluate import Evaluation, evaluate
+from .evaluation import Evaluation, evaluate
 from .process import Interrupted
 from .rollout import Returns, advance, over
 from .run import Run

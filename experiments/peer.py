@@ -13,7 +13,7 @@ from torch import Tensor
 from ..agents import State
 from ..envs import make
 from .config import RunOptions
-from .evaluate import evaluate
+from .evaluation import evaluate
 from .offpolicy import EVAL_SEED
 from .process import use_threads
 from .result import Result

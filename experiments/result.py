@@ -12,7 +12,7 @@ from torch import Tensor
 from ..agents import SAC, TD3, Policy, SACConfig, State, TD3Config
 from . import checkpoint
 from .config import from_dict, read_config
-from .evaluate import Evaluation
+from .evaluation import Evaluation
 
 
 @dataclass(frozen=True)
