@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,6 +50,9 @@ class ReplayBuffer:
             self._np = self._rows.numpy()
             self._np_episode, self._np_invalid = self._episode.numpy(), self._invalid.numpy()
             self._np_current = self._current.numpy()
+        o, a, n = layout.obs_dim, layout.act_dim, num_envs
+        self._shapes = ((n, o), (n, a), (n,), (n, o), (n,), (n,))
+        self._flags = slice(2 * o + a + 1, 2 * o + a + 3)  # terminated and truncated
         self.total = 0  # vector steps ever added; the write head is total % T
         self._base = 0  # steps before this one were cleared
         self._num_invalid = 0
@@ -65,15 +69,19 @@ class ReplayBuffer:
         never sampled. Raises ValueError on another width, KeyError on a missing column.
         """
         lead = tuple(batch.reward.shape)
-        if valid is not None and tuple(valid.shape) != lead:
+        if valid is not None and valid.shape != lead:
             raise ValueError(f"valid has shape {tuple(valid.shape)}, the batch {lead}")
         if lead == (self.num_envs,):
-            self._add_step(batch, valid)
+            fields = batch[:6]
+            if not self.layout.extra and tuple([x.shape for x in fields]) == self._shapes:
+                self._add_step(fields, valid)  # what a training loop gives: all is checked
+            else:
+                self._add_step(tuple(self.layout.columns(batch).values()), valid)
         elif len(lead) == 2 and lead[1] == self.num_envs:
             self.layout.columns(batch)  # all or nothing
             for t in range(lead[0]):
                 step = batch.map(lambda x, t=t: x[t])  # type: ignore[misc]
-                self._add_step(step, None if valid is None else valid[t])
+                self.add(step, None if valid is None else valid[t])
         elif len(lead) == 1 and self.num_envs == 1:
             self.add(batch.map(lambda x: x[:, None]), None if valid is None else valid[:, None])
         else:
@@ -87,37 +95,30 @@ class ReplayBuffer:
         """The oldest vector step that is still there, counted since the start."""
         return max(self._base, self.total - self._steps)
 
-    def _add_step(self, batch: Transitions, valid: Tensor | None) -> None:
-        columns = self.layout.columns(batch)
-        if valid is not None and bool(valid.all()):
-            valid = None
+    def _add_step(self, columns: tuple[Tensor, ...], valid: Tensor | None) -> None:
         t = self.total % self._steps
         if self._num_invalid and self.total - self.oldest == self._steps:
             self._num_invalid -= int(self._invalid[t].sum())
         if self._on_host:
-            row = self._np[t]
-            for name, value in columns.items():
-                row[:, self.layout.slices[name]] = value.numpy()
+            torch.column_stack(columns, out=self._rows[t])  # one call packs and casts
             self._np_episode[t] = self._np_current
-            ended = (row[:, self.layout.slices["terminated"]] > 0) | (
-                row[:, self.layout.slices["truncated"]] > 0
-            )
-            if valid is None:
-                self._np_invalid[t] = False
-            else:
-                self._np_invalid[t] = ~valid.numpy()
-                ended |= self._np_invalid[t]
-                self._num_invalid += int(self._np_invalid[t].sum())
-            self._np_current += ended
+            self._np_invalid[t] = False
+            flags = self._np[t, :, self._flags]
+            if np.count_nonzero(flags):
+                self._np_current += flags.any(axis=1)
+            if valid is not None and np.count_nonzero(valid.numpy()) < self.num_envs:
+                self._np_invalid[t] = gone = ~valid.numpy()
+                self._np_current += gone
+                self._num_invalid += int(np.count_nonzero(gone))
         else:
             device_row = self._rows[t]
-            for name, value in columns.items():
-                device_row[:, self.layout.slices[name]] = value
+            for place, value in zip(self.layout.slices.values(), columns, strict=True):
+                device_row[:, place] = value
             self._episode[t] = self._current
             self._invalid[t] = False if valid is None else ~valid.to(self.device)
             self._num_invalid += 0 if valid is None else int(self._invalid[t].sum())
-            flags = [device_row[:, self.layout.slices[k]] > 0 for k in ("terminated", "truncated")]
-            self._current += flags[0] | flags[1] | self._invalid[t]
+            ended = (device_row[:, self._flags] > 0).any(dim=1)
+            self._current += ended | self._invalid[t]
         self.total += 1
 
     def break_episodes(self) -> None:

@@ -1,5 +1,6 @@
 """The contract between simulation and everything that learns from it."""
 
+import math
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -66,14 +67,14 @@ class BatchEnv(Protocol):
 
 def check_action(action: Tensor, num_envs: int, act_dim: int) -> "np.ndarray[Any, Any]":
     """Return the action as a numpy array, or say what is wrong with it."""
-    if tuple(action.shape) != (num_envs, act_dim):
+    if action.shape != (num_envs, act_dim):
         raise ValueError(
             f"action has shape {tuple(action.shape)}, expected ({num_envs}, {act_dim}): one row "
             f"for each of the {num_envs} worlds"
         )
-    values: np.ndarray[Any, Any] = action.detach().numpy()
+    values: np.ndarray[Any, Any] = (action.detach() if action.requires_grad else action).numpy()
     # One sum is the cheapest test for all; sums of actions in [-1, 1] cannot overflow.
-    if not np.isfinite(values.sum()):
+    if not math.isfinite(np.add.reduce(values, axis=None)):
         world = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[:1].sum())
         raise ValueError(
             f"action of world {world} is not finite: {values[world].tolist()}. A diverged policy "

@@ -81,6 +81,7 @@ class TaskEnv:
         self._elapsed = np.zeros(num_envs, np.int64)
         self._none = np.zeros(num_envs, bool)
         self._valid = torch.ones(num_envs, dtype=torch.bool)
+        self._never = ~self._valid
         self._carry: Array | None = None  # `before` of a restored state: lagging fields are gone
         self.bad_worlds = 0  # counted since construction, for the log
         self._obs = self.restart(None)
@@ -121,9 +122,9 @@ class TaskEnv:
         self._elapsed[rows] = 0
         if self._carry is not None and self.task.before is not None:  # these fields are current
             self._carry[rows] = self.task.before(self.xp, self.physics.fields, self.p)[rows]
-        fields = self.physics.fields
+        fields: Any = self.physics.fields
         if ids is not None:
-            fields = SimpleNamespace(**{name: x[ids] for name, x in vars(fields).items()})
+            fields = _Rows(fields, ids)
         return self.task.observe(self.xp, fields, self.p)
 
     def info(self) -> dict[str, Array]:
@@ -150,9 +151,8 @@ class TaskEnv:
             control = control * self._half + self._mid
         raw, reward, terminated, truncated, bad = self.advance(control)
         final_obs = obs = self._tensor(raw)
-        ended = terminated | truncated
-        if ended.any():
-            ids = np.flatnonzero(ended)
+        ended = terminated if truncated is self._none else terminated | truncated
+        if ended is not self._none and len(ids := ended.nonzero()[0]):
             raw[ids] = self.restart(ids)
             obs = self._tensor(raw)
         self._obs = raw
@@ -169,7 +169,7 @@ class TaskEnv:
         return torch.from_numpy(x.astype(self._np_dtype))  # astype copies: never a live view
 
     def _flags(self, x: Array) -> Tensor:
-        return ~self._valid if x is self._none else torch.from_numpy(x)
+        return self._never if x is self._none else torch.from_numpy(x)
 
     def state_dict(self) -> dict[str, Any]:
         """Physics rows with warm start, counters, streams, and what lags behind the state."""
@@ -202,6 +202,16 @@ class TaskEnv:
 
     def close(self) -> None:
         """Nothing to release: the batch goes with the object."""
+
+
+class _Rows:
+    """The fields of some worlds, copied out when one is read."""
+
+    def __init__(self, fields: SimpleNamespace, ids: Array) -> None:
+        self._fields, self._ids = fields, ids
+
+    def __getattr__(self, name: str) -> Array:
+        return getattr(self._fields, name)[self._ids]
 
 
 def _own_memory(task: Task, obs: Array, fields: SimpleNamespace) -> int:

@@ -75,6 +75,7 @@ class NativePhysics:
         names = dict.fromkeys(("qpos", "qvel", "ctrl", *fields))
         self.fields = SimpleNamespace(**{name: self.batch.bind(name) for name in names})
         self.notes = {"engine": f"native, mujoco {mujoco.__version__}, {threads} threads"}
+        self._initial = None if self.batch.persistent else self.batch.state[0].copy()
         self._stage = _STAGE[refresh]
         self._ctrl = self.fields.ctrl
         self._warnings = self.batch.warning[:, _BAD[0] : _BAD[-1] + 1, 1]
@@ -93,13 +94,15 @@ class NativePhysics:
 
     def reset(self, ids: Array | None, qpos: Array, qvel: Array) -> None:
         """Reset, write positions and velocities, run a forward."""
-        self.batch.reset(ids, stage=_STAGE["none"])
-        if ids is None:
-            self.fields.qpos[:], self.fields.qvel[:] = qpos, qvel
-        else:
-            self.fields.qpos[ids], self.fields.qvel[ids] = qpos, qvel
+        rows = slice(None) if ids is None else ids
+        if self._initial is None:
+            self.batch.reset(ids, stage=_STAGE["none"])
+        else:  # without an MjData of its own, a world is its row
+            self.batch.state[rows] = self._initial
+        self.fields.qpos[rows], self.fields.qvel[rows] = qpos, qvel
         self.batch.forward(ids)
-        self.bad()
+        if self._seen_total:  # a reset zeroes the world's counters
+            self.bad()
 
     def get_state(self) -> Array:
         """Return a copy of the state rows."""

@@ -20,33 +20,35 @@ class Starts:
         self.task, self.p, self.xp = task, p, xp
         self.block = max(1, min(64, 4096 // num_envs))
         self.episode = np.zeros(num_envs, np.int64)  # the next one of each world
-        self._loaded = np.full(num_envs, -1, np.int64)
-        self._qpos = np.empty((num_envs, self.block, p.nq))
-        self._qvel = np.empty((num_envs, self.block, p.nv))
+        self._loaded = np.full(num_envs, -self.block, np.int64)
+        self._start = np.empty((num_envs, self.block, p.nq + p.nv))
         self.seed = seed
 
     def reseed(self, seed: int) -> None:
         """Go to the first episode of `seed` in every world."""
         self.seed = seed
         self.episode[:] = 0
-        self._loaded[:] = -1
+        self._loaded[:] = -self.block
 
     def next(self, ids: Array) -> tuple[Array, Array]:
         """Return qpos and qvel of the next episode of worlds `ids`."""
         episode = self.episode[ids]
-        wanted, slot = np.divmod(episode, self.block)
-        stale = self._loaded[ids] != wanted
-        if stale.any():
-            self._fill(ids[stale], wanted[stale])
+        slot = episode - self._loaded[ids]  # `_loaded`: the first episode of the block at hand
+        if np.count_nonzero(slot >= self.block) or np.count_nonzero(slot < 0):
+            first = episode - episode % self.block
+            stale = self._loaded[ids] != first
+            self._fill(ids[stale], first[stale])
+            slot = episode - first
         self.episode[ids] = episode + 1
-        return self._qpos[ids, slot], self._qvel[ids, slot]
+        both = self._start[ids, slot]
+        return both[:, : self.p.nq], both[:, self.p.nq :]
 
     def _fill(self, ids: Array, blocks: Array) -> None:
-        episode = (blocks[:, None] * self.block + np.arange(self.block)).ravel()
+        episode = (blocks[:, None] + np.arange(self.block)).ravel()
         draws = CounterDraws(self.xp, self.seed, np.repeat(ids, self.block), episode)
         qpos, qvel = self.task.reset(self.xp, draws, self.p)
-        self._qpos[ids] = qpos.reshape(len(ids), self.block, -1)
-        self._qvel[ids] = qvel.reshape(len(ids), self.block, -1)
+        start = np.concatenate([qpos, qvel], axis=1)
+        self._start[ids] = start.reshape(len(ids), self.block, -1)
         self._loaded[ids] = blocks
 
     def state_dict(self) -> dict[str, Any]:

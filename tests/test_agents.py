@@ -103,9 +103,7 @@ def test_acts_in_the_box_with_its_own_generator(make):
     assert mode.shape == (64, ACT) and mode.dtype == torch.float32 and not mode.requires_grad
     assert mode.abs().max() <= 1 and (mode[0] - mode[1]).abs().max() > 1e-4
     assert torch.equal(mode, again)
-    assert not different(tensors(agent), before), (
-        "judging an agent must not change what it does next"
-    )
+    assert not different(tensors(agent), before)  # a judged agent goes on as if it had not been
     draws = [agent.act(obs, state, explore=True)[0] for _ in range(3)]
     assert all(d.shape == mode.shape and d.abs().max() <= 1 for d in draws)
     assert not any(d.requires_grad for d in draws)
@@ -128,10 +126,8 @@ def test_random_policy(discrete):
     assert state == () and action.shape == (3000, 3) and torch.equal(action, twin)
     assert torch.equal(torch.get_rng_state(), torchs)
     if discrete:
-        assert torch.equal(action.sum(1), torch.ones(3000)) and set(action.unique().tolist()) == {
-            0,
-            1,
-        }
+        assert torch.equal(action.sum(1), torch.ones(3000))
+        assert set(action.unique().tolist()) == {0, 1}
         assert (action.mean(0) - 1 / 3).abs().max() < 0.05
     else:
         assert action.abs().max() <= 1
