@@ -21,7 +21,8 @@ from reverie.envs.foreign import ForeignEnv
 from reverie.envs.gym_views import SingleEnv, VectorView
 from reverie.envs.task import Task
 from reverie.envs.tasks import TASKS
-from reverie.experiments.rollout import advance, collect, evaluate
+from reverie.experiments.evaluation import evaluate
+from reverie.experiments.rollout import advance, collect
 
 N, SEED, LIMIT = 3, 7, 5  # worlds, seed of the first one, time limit in steps
 LAYOUT = Layout(3, 1)
