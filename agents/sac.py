@@ -12,7 +12,9 @@ from torch import Tensor
 from ..buffers import Transitions
 from . import losses
 from .api import Metrics, State
+from .checks import within
 from .networks import Critic, GaussianActor, Masks, flatten, frozen, initialise, step
+from .seeding import generator
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,13 @@ class SAC:
         bfloat16: bool = False,
     ) -> None:
         self.config = c = config or SACConfig()
+        within(c, gamma=(0, 1), tau=(0, 1), lr=(0, 1), alpha=(1e-12, 1e6), critics=(1, 1000))
         if not 1 <= c.subset <= c.critics:
             raise ValueError(f"subset must be in 1..critics={c.critics}, got {c.subset}")
         self.obs_dim, self.act_dim, self.device = obs_dim, act_dim, torch.device(device)
-        self.generator = torch.Generator(self.device).manual_seed(seed)
-        self.acting = torch.Generator(self.device).manual_seed(seed + 1)
-        weights = torch.Generator().manual_seed(seed + 2)
+        self.generator = generator(seed, "updates", self.device)
+        self.acting = generator(seed, "acting", self.device)
+        weights = generator(seed, "weights")
         with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator
             self.actor = GaussianActor(obs_dim, act_dim, c.hidden)
         self.critic = Critic(obs_dim, act_dim, c.hidden, c.critics, c.critic_norm, c.dropout)
@@ -118,7 +121,7 @@ class SAC:
         return torch.tanh(mean + log_std.exp() * noise), state
 
     def update(self, batch: Transitions, **more: Transitions) -> Metrics:
-        """Take one gradient step on temperature, critics and actor, in this order."""
+        """Take one gradient step on critics, actor and temperature, in this order."""
         return self._update(batch, self.draw(len(batch.reward)))
 
     def draw(self, n: int) -> Noise:

@@ -11,7 +11,9 @@ from torch import Tensor
 from ..buffers import Transitions
 from . import losses
 from .api import Metrics, State
+from .checks import within
 from .networks import Critic, DeterministicActor, flatten, frozen, initialise, step
+from .seeding import generator
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,13 @@ class TD3:
         bfloat16: bool = False,
     ) -> None:
         self.config = c = config or TD3Config()
+        within(c, gamma=(0, 1), tau=(0, 1), lr=(0, 1), critics=(1, 1000), policy_delay=(1, 1000))
         if c.critic_norm == "batch":
             raise ValueError("critic_norm='batch' needs CrossQ's joint update, which SAC has")
         self.obs_dim, self.act_dim, self.device = obs_dim, act_dim, torch.device(device)
-        self.generator = torch.Generator(self.device).manual_seed(seed)
-        self.acting = torch.Generator(self.device).manual_seed(seed + 1)
-        weights = torch.Generator().manual_seed(seed + 2)
+        self.generator = generator(seed, "updates", self.device)
+        self.acting = generator(seed, "acting", self.device)
+        weights = generator(seed, "weights")
         with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator
             self.actor = DeterministicActor(obs_dim, act_dim, c.hidden)
         self.critic = Critic(obs_dim, act_dim, c.hidden, c.critics, c.critic_norm)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from ..agents import Agent, RandomPolicy, reset_where
+from ..agents.seeding import stream_seed
 from ..buffers import Layout, ReplayBuffer
 from ..envs import BatchEnv, make
 from .evaluation import Evaluation, evaluate
@@ -41,8 +42,13 @@ def make_worlds(config: Any, threads: int) -> tuple[BatchEnv, BatchEnv, ReplayBu
     judge = make(config.env, config.run.eval_episodes, threads=threads, **kwargs)
     capacity = config.buffer_size - config.buffer_size % config.num_envs
     layout = Layout(env.obs_dim, env.act_dim)
+    replay = stream_seed(config.seed, "replay")
     buffer = ReplayBuffer(
-        layout, capacity, config.num_envs, device=config.run.device, seed=config.seed
+        layout,
+        capacity,
+        config.num_envs,
+        device=config.run.device,
+        seed=stream_seed(config.seed, "replay"),
     )
     return env, judge, buffer
 
@@ -60,7 +66,7 @@ def train(
 
     Raises Interrupted after saving when the run was told to stop.
     """
-    warmup = RandomPolicy(env.act_dim, seed=seed)
+    warmup = RandomPolicy(env.act_dim, seed=stream_seed(seed, "warmup"))
     returns = Returns(env.num_envs)
     recent: list[tuple[float, int]] = []
     debt = 0.0  # updates owed

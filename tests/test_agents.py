@@ -380,6 +380,12 @@ def test_td3_smooths_with_the_set_noise():
     assert abs(noise.std().item() - 0.2) < 0.005 and noise.mean().abs() < 0.005
 
 
+def test_streams_of_neighbouring_seeds_and_of_one_seed_differ():
+    agents = [SAC(OBS, ACT, SACConfig(hidden=(8,)), seed=seed) for seed in range(3)]
+    streams = [g for agent in agents for g in (agent.generator, agent.acting)]
+    assert len({torch.rand(1, generator=g).item() for g in streams}) == 6
+
+
 @pytest.mark.parametrize(
     ("cls", "config", "words"),
     [
@@ -389,6 +395,11 @@ def test_td3_smooths_with_the_set_noise():
         (SAC, SACConfig(dropout=1.5), r"dropout.*\[0, 1\).*1.5"),
         (TD3, TD3Config(critic_norm="batch"), "batch.*CrossQ"),
         (TD3, TD3Config(critic_norm="spectral"), "critic_norm.*'spectral'"),
+        (SAC, SACConfig(gamma=2.0), r"gamma must be in \[0, 1\], got 2.0"),
+        (SAC, SACConfig(tau=-0.1), "tau must be in"),
+        (SAC, SACConfig(alpha=0.0), "alpha must be in"),
+        (TD3, TD3Config(critics=0, policy_delay=1), "critics must be in"),
+        (TD3, TD3Config(policy_delay=0), "policy_delay must be in"),
     ],
 )
 def test_bad_settings_say_what_is_wrong(cls, config, words):
