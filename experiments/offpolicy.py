@@ -48,7 +48,7 @@ def make_worlds(config: Any, threads: int) -> tuple[BatchEnv, BatchEnv, ReplayBu
         capacity,
         config.num_envs,
         device=config.run.device,
-        seed=stream_seed(config.seed, "replay"),
+        seed=replay,
     )
     return env, judge, buffer
 
