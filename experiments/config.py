@@ -38,6 +38,8 @@ class RunOptions:
     """checkpoints kept"""
     tensorboard: bool = True
     """write TensorBoard events"""
+    wandb: str | None = None
+    """project of Weights & Biases to log to as well (extra [wandb])"""
     progress: bool = True
     """show progress on the terminal"""
 

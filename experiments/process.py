@@ -19,6 +19,13 @@ class Interrupted(Exception):
     """The run was asked to stop and has saved; its text is the run directory."""
 
 
+def check_device(name: str) -> None:
+    """Raise ValueError, saying what there is, unless torch can use this device."""
+    there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if name not in (*there, "cuda") or (name == "cuda" and len(there) == 1):
+        raise ValueError(f"device {name!r} is not there; torch sees {', '.join(there)}")
+
+
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
     """Let SIGTERM and SIGINT ask the run to save and stop; a second one stops at once."""

@@ -74,6 +74,15 @@ class Run:
 
             purge = self.step if self._found else None
             self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=purge)
+        self._wandb: Any = None
+        if self.options.wandb is not None:
+            try:
+                import wandb
+            except ImportError as error:
+                raise ValueError("--wandb needs `pip install reverie[wandb]`") from error
+            self._wandb = wandb.init(
+                project=self.options.wandb, name=self.path.name, dir=str(self.path), resume="allow"
+            )
         self._progress = choose(self.label, self.steps, self.step, self.options.progress)
         self._status("running")
         return self
@@ -89,6 +98,8 @@ class Run:
             file.close()
         if self._board is not None:
             self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish()
         if kind is None:
             self._status("finished")
         elif kind is process.Interrupted:
@@ -130,6 +141,9 @@ class Run:
         for key, value in row.items():
             if self._board is not None and key not in ("step", "kind"):
                 self._board.add_scalar(f"{kind}/{key}", value, self.step)
+        if self._wandb is not None:
+            named = {f"{kind}/{k}": v for k, v in row.items() if k not in ("step", "kind")}
+            self._wandb.log(named, step=self.step)
         if "return" in row:
             self._text = f"{kind} return {row['return']:,.1f}"
 

@@ -7,7 +7,7 @@ from typing import Any
 from ..agents import SAC, SACConfig
 from . import offpolicy
 from .config import RunOptions
-from .process import use_threads
+from .process import check_device, use_threads
 from .result import Result
 from .run import Run
 
@@ -68,6 +68,7 @@ PRESETS = {
 def main(config: Config | None = None, *, resume: bool = False) -> Result:
     """Train SAC as configured; `resume` continues the run directory bit for bit."""
     c = config or Config()
+    check_device(c.run.device)
     threads = use_threads(c.run.threads)
     env, judge, buffer = offpolicy.make_worlds(c, threads)
     agent = SAC(
@@ -87,6 +88,8 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
 
 
 if __name__ == "__main__":
-    from .cli import run_method
+    import sys
 
-    run_method("sac")
+    from .cli import main as command
+
+    raise SystemExit(command(["sac", *sys.argv[1:]]))

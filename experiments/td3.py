@@ -7,7 +7,7 @@ from typing import Any
 from ..agents import TD3, TD3Config
 from . import offpolicy
 from .config import RunOptions
-from .process import use_threads
+from .process import check_device, use_threads
 from .result import Result
 from .run import Run
 
@@ -59,6 +59,7 @@ PRESETS = {
 def main(config: Config | None = None, *, resume: bool = False) -> Result:
     """Train TD3 as configured; `resume` continues the run directory bit for bit."""
     c = config or Config()
+    check_device(c.run.device)
     threads = use_threads(c.run.threads)
     env, judge, buffer = offpolicy.make_worlds(c, threads)
     agent = TD3(
@@ -78,6 +79,8 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
 
 
 if __name__ == "__main__":
-    from .cli import run_method
+    import sys
 
-    run_method("td3")
+    from .cli import main as command
+
+    raise SystemExit(command(["td3", *sys.argv[1:]]))

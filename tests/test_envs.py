@@ -43,13 +43,15 @@ def test_threads_do_not_matter(task):
 
 @pytest.mark.parametrize("task", ALL)
 def test_a_world_is_the_same_among_8_and_64_and_alone(task):
-    big = make(task, 64, seed=5)
+    big = make(task, 64, seed=5, dtype=torch.float64)
     acts = actions(big, 30)
     obs, rows = play(big, acts)
-    small = make(task, 8, seed=5)
+    small = make(task, 8, seed=5, dtype=torch.float64)
     obs8, rows8 = play(small, [a[:8] for a in acts])
     assert torch.equal(obs8, obs[:8]) and equal(rows8, [x[:, :8] for x in rows])
-    alone = make(task, 1, seed=5 + 7)  # world 7 of seed 5 is world 0 of seed 12
+    alone = make(
+        task, 1, seed=5 + 7, dtype=torch.float64
+    )  # world 7 of seed 5 is world 0 of seed 12
     obs1, rows1 = play(alone, [a[7:8] for a in acts])
     assert torch.equal(obs1, obs[7:8]) and equal(rows1, [x[:, 7:8] for x in rows])
 

@@ -136,7 +136,33 @@ def test_a_refused_run_leaves_no_directory(tmp_path):
         sac.main(tiny(sac, tmp_path, "a", env="reverie/Reachr-v5"))
     with pytest.raises(ValueError, match="discrete"):
         sac.main(tiny(sac, tmp_path, "a", env="CartPole-v1"))
+    with pytest.raises(ValueError, match="torch sees cpu"):
+        run = dataclasses.replace(tiny(sac, tmp_path, "a").run, device="cuda:9")
+        sac.main(tiny(sac, tmp_path, "a", run=run))
     assert not (tmp_path / "a").exists()
+
+
+def test_weights_and_biases_gets_the_same_rows(tmp_path, monkeypatch):
+    rows = []
+
+    class FakeRun:
+        def log(self, values, step):
+            rows.append((step, values))
+
+        def finish(self):
+            rows.append("finished")
+
+    fake = type(sys)("wandb")
+    fake.init = lambda **kwargs: rows.append(kwargs["project"]) or FakeRun()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    run = dataclasses.replace(tiny(sac, tmp_path, "a").run, wandb="dreams")
+    path = sac.main(tiny(sac, tmp_path, "a", run=run)).path
+    assert rows[0] == "dreams" and rows[-1] == "finished"
+    logged = [v["eval/return"] for _, v in rows[1:-1] if "eval/return" in v]
+    assert logged == list(load_run(path).frame()["return"])
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ValueError, match=r"reverie\[wandb\]"):
+        sac.main(tiny(sac, tmp_path, "b", run=dataclasses.replace(run, name="b")))
 
 
 def test_a_gymnasium_env_trains_and_says_that_it_restarts(tmp_path):
