@@ -65,6 +65,10 @@ class BatchEnv(Protocol):
         ...
 
 
+class NotFiniteError(FloatingPointError, ValueError):
+    """An action, an observation or a reward is NaN or infinite."""
+
+
 def check_action(action: Tensor, num_envs: int, act_dim: int) -> "np.ndarray[Any, Any]":
     """Return the action as a numpy array, or say what is wrong with it."""
     if action.shape != (num_envs, act_dim):
@@ -76,7 +80,7 @@ def check_action(action: Tensor, num_envs: int, act_dim: int) -> "np.ndarray[Any
     # One sum is the cheapest test for all; sums of actions in [-1, 1] cannot overflow.
     if not math.isfinite(np.add.reduce(values, axis=None)):
         world = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[:1].sum())
-        raise ValueError(
+        raise NotFiniteError(
             f"action of world {world} is not finite: {values[world].tolist()}. A diverged policy "
             "is the usual cause: look at its losses."
         )

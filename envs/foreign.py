@@ -9,7 +9,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
-from .api import Array, StepResult, check_action
+from .api import Array, NotFiniteError, StepResult, check_action
 
 
 def _width(space: spaces.Space[Any], what: str) -> int:
@@ -123,7 +123,7 @@ class ForeignEnv:
         bad = ~np.isfinite(final).all(axis=1) | ~np.isfinite(reward)
         if bad.any():
             world = int(np.flatnonzero(bad)[0])
-            raise FloatingPointError(
+            raise NotFiniteError(
                 f"world {world} of {self.env.spec.id if self.env.spec else self.env} returned a "
                 f"non-finite observation or reward: {final[world].tolist()}, {reward[world]}"
             )

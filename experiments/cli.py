@@ -112,7 +112,7 @@ def _parse(module: Any, args: list[str], default: Any, name: str) -> Any:
 
 
 def _train(module: Any, config: Any, resume: bool) -> int:
-    from .process import INTERRUPTED, Interrupted, stop_on_signals
+    from .process import DIVERGED, INTERRUPTED, Diverged, Interrupted, stop_on_signals
 
     with stop_on_signals():
         try:
@@ -123,6 +123,9 @@ def _train(module: Any, config: Any, resume: bool) -> int:
                 f"stopped and saved; go on with: reverie {method} --resume {stop}", file=sys.stderr
             )
             return INTERRUPTED
+        except Diverged as error:
+            print(f"reverie: {error}", file=sys.stderr)
+            return DIVERGED
     print(f"final evaluation: {result.eval_return:.1f} after {result.steps:,} steps")
     print(f"run directory: {result.path}")
     return 0

@@ -20,6 +20,11 @@ class Evaluation(NamedTuple):
         """Mean return over all episodes."""
         return float(self.returns.mean())
 
+    def row(self) -> dict[str, float]:
+        """Return what to log."""
+        spread, length = float(self.returns.std()), float(self.lengths.mean())
+        return {"return": self.mean, "std": spread, "length": length}
+
 
 def evaluate(
     policy: Policy, env: BatchEnv, *, episodes: int = 1, seed: int = 0, explore: bool = False

@@ -1,13 +1,14 @@
 """The loop of every off-policy agent: act, store, learn, and now and then look."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from ..agents import Agent, RandomPolicy, reset_where
+from ..agents import Agent, Metrics, RandomPolicy, reset_where
 from ..agents.seeding import stream_seed
-from ..buffers import Layout, ReplayBuffer
+from ..buffers import Layout, ReplayBuffer, Transitions
 from ..envs import BatchEnv, make
 from .evaluation import Evaluation, evaluate
 from .process import Interrupted
@@ -53,6 +54,73 @@ def make_worlds(config: Any, threads: int) -> tuple[BatchEnv, BatchEnv, ReplayBu
     return env, judge, buffer
 
 
+class Session:
+    """All that a run changes outside its directory, as one state."""
+
+    def __init__(self, agent: Agent, env: BatchEnv, buffer: ReplayBuffer, seed: int) -> None:
+        self.agent, self.env, self.buffer, self.seed = agent, env, buffer, seed
+        self.warmup = RandomPolicy(env.act_dim, seed=stream_seed(seed, "warmup"))
+        self.returns = Returns(env.num_envs)
+        self.recent: list[tuple[float, int]] = []  # returns and lengths since the last log row
+        self.debt = 0.0  # updates owed
+        self.metrics: Metrics = {}
+        self.initial = self.memory = agent.initial_state(env.num_envs)
+
+    def begin(self, run: Run) -> torch.Tensor:
+        """Return the first observations, or those at which the newest checkpoint left off."""
+        run.note(**self.env.notes)
+        state = run.restore(self.buffer)
+        if state is None:
+            return self.env.reset()
+        self.agent.load_state_dict(state["agent"])
+        self.env.load_state_dict(state["env"])
+        self.returns.load_state_dict(state["returns"])
+        self.warmup.generator.set_state(state["warmup"])
+        self.recent, self.debt, self.metrics = state["recent"], state["debt"], state["metrics"]
+        self.memory = state["memory"]
+        if self.env.restores:
+            return self.env.current_obs()
+        run.note(resume="the environment has no saved state: restarted at a reset")
+        self.buffer.break_episodes()
+        self.returns, self.memory = Returns(self.env.num_envs), self.initial
+        return self.env.reset(self.seed * SEED_STRIDE + run.step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the buffer, whose rows lie in shards."""
+        return {
+            "agent": self.agent.state_dict(),
+            "env": self.env.state_dict(),
+            "returns": self.returns.state_dict(),
+            "warmup": self.warmup.generator.get_state(),
+            "recent": self.recent,
+            "debt": self.debt,
+            "metrics": self.metrics,
+            "memory": self.memory,
+        }
+
+    def count(self, batch: Transitions, valid: torch.Tensor) -> None:
+        """Count one vector step's episodes, and begin the memory of those that start."""
+        self.recent += [(total, n) for _, total, n in self.returns.add(batch, valid)]
+        if self.memory:
+            self.memory = reset_where(over(batch, valid), self.memory, self.initial)
+
+    def row(self) -> dict[str, Any]:
+        """Return what to log, and forget the episodes in it."""
+        row: dict[str, Any] = {**self.metrics, "bad_worlds": self.env.bad_worlds}
+        if self.recent:
+            row["return"] = sum(r for r, _ in self.recent) / len(self.recent)
+            row["length"] = sum(n for _, n in self.recent) / len(self.recent)
+        self.recent = []
+        return row
+
+    def require_finite(self, run: Run, batch: Transitions | None = None) -> None:
+        """Stop the run with a dump if a metric is not finite; reading one is a sync on a GPU."""
+        bad = [name for name, value in self.metrics.items() if not math.isfinite(value)]
+        if bad:
+            evidence = {} if batch is None else {**batch._asdict(), "extra": dict(batch.extra)}
+            run.dump({**self.state_dict(), "batch": evidence}, f"{', '.join(bad)} not finite")
+
+
 def train(
     run: Run,
     agent: Agent,
@@ -64,80 +132,42 @@ def train(
 ) -> Evaluation:
     """Train `agent` until `schedule.steps` transitions; return its last evaluation.
 
-    Raises Interrupted after saving when the run was told to stop.
+    Raises Interrupted after saving when the run was told to stop, Diverged after a dump when a
+    loss, a parameter or an observation is not finite.
     """
-    warmup = RandomPolicy(env.act_dim, seed=stream_seed(seed, "warmup"))
-    returns = Returns(env.num_envs)
-    recent: list[tuple[float, int]] = []
-    debt = 0.0  # updates owed
-    metrics: dict[str, torch.Tensor] = {}
-    memory = initial = agent.initial_state(env.num_envs)
-
-    run.note(**env.notes)
-    state = run.restore(buffer)
-    if state is None:
-        obs = env.reset()
-    else:
-        agent.load_state_dict(state["agent"])
-        env.load_state_dict(state["env"])
-        returns.load_state_dict(state["returns"])
-        warmup.generator.set_state(state["warmup"])
-        recent, debt, metrics, memory = (state[k] for k in ("recent", "debt", "metrics", "memory"))
-        if env.restores:
-            obs = env.current_obs()
-        else:
-            obs = env.reset(seed * SEED_STRIDE + run.step)
-            buffer.break_episodes()
-            returns, memory = Returns(env.num_envs), initial
-            run.note(resume="the environment has no saved state: restarted at a reset")
-
-    def snapshot() -> dict[str, Any]:
-        return {
-            "agent": agent.state_dict(),
-            "env": env.state_dict(),
-            "returns": returns.state_dict(),
-            "warmup": warmup.generator.get_state(),
-            "recent": recent,
-            "debt": debt,
-            "metrics": metrics,
-            "memory": memory,
-        }
-
+    s = Session(agent, env, buffer, seed)
+    obs = s.begin(run)
+    on_host = run.options.device == "cpu"
     judged: Evaluation | None = None
     while run.step < schedule.steps:
-        policy = agent if run.step >= schedule.learning_starts else warmup
-        action, memory = policy.act(obs, memory, explore=True)
-        batch, valid, obs = advance(env, obs, action.cpu())
+        policy = agent if run.step >= schedule.learning_starts else s.warmup
+        action, s.memory = policy.act(obs, s.memory, explore=True)
+        try:
+            batch, valid, obs = advance(env, obs, action.cpu())
+        except FloatingPointError as error:
+            run.dump(s.state_dict(), str(error))
         buffer.add(batch, valid)
-        recent += [(total, length) for _, total, length in returns.add(batch, valid)]
-        if memory:
-            memory = reset_where(over(batch, valid), memory, initial)
+        s.count(batch, valid)
         run.tick(int(valid.sum()))
 
         if run.step > schedule.learning_starts:
-            debt += schedule.utd * (run.step - max(run.previous, schedule.learning_starts))
-            while debt >= 1:
-                metrics = agent.update(buffer.sample(schedule.batch_size))
-                debt -= 1
+            s.debt += schedule.utd * (run.step - max(run.previous, schedule.learning_starts))
+            while s.debt >= 1:
+                sampled = buffer.sample(schedule.batch_size)
+                s.metrics = agent.update(sampled)
+                s.debt -= 1
+                if on_host:
+                    s.require_finite(run, sampled)
 
         if run.due(run.options.log_every):
-            row: dict[str, Any] = dict(metrics)
-            if recent:
-                row["return"] = sum(r for r, _ in recent) / len(recent)
-                row["length"] = sum(n for _, n in recent) / len(recent)
-                recent = []
-            run.log({**row, "bad_worlds": env.bad_worlds})
+            s.require_finite(run)
+            run.log(s.row())
             run.log_time()
         if run.due(run.options.eval_every):
             judged = evaluate(agent, judge, seed=EVAL_SEED)
-            values = {
-                "return": judged.mean,
-                "std": judged.returns.std(),
-                "length": judged.lengths.mean(),
-            }
-            run.log(values, kind="eval")
+            run.log(judged.row(), kind="eval")
         if run.due(run.options.checkpoint_every) or run.stopping:
-            run.save(snapshot(), buffer)
+            run.save(s.state_dict(), buffer)
             if run.stopping and run.step < schedule.steps:
                 raise Interrupted(run.path)
     if judged is None:  # resumed at the end

@@ -15,6 +15,13 @@ INTERRUPTED = 75  # exit status of a run that was told to stop and saved: EX_TEM
 stop_asked = False  # set by the signal handlers that the command line installs
 
 
+DIVERGED = 65  # exit status of a run that met a value that is not finite: EX_DATAERR
+
+
+class Diverged(Exception):
+    """A loss, parameter or observation is not finite; its text says which and where the dump is."""
+
+
 class Interrupted(Exception):
     """The run was asked to stop and has saved; its text is the run directory."""
 

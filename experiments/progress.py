@@ -45,13 +45,13 @@ class Bar:
 
     def __init__(self, label: str, total: int, start: int) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
 
         self._bar = RichProgress(
             TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
+            BarColumn(bar_width=16),
+            TextColumn("{task.completed:,}/{task.total:,}"),
             TextColumn("{task.fields[rate]:,.0f} steps/s"),
             TimeRemainingColumn(),
             TextColumn("{task.fields[text]}"),
@@ -59,13 +59,13 @@ class Bar:
             refresh_per_second=4,
         )
         self._task = self._bar.add_task(label, total=total, completed=start, text="", rate=0.0)
-        self._start, self._first, self._last = start, time.monotonic(), 0.0
+        self._start, self._total, self._first, self._last = start, total, time.monotonic(), 0.0
         self._bar.start()
 
     def update(self, step: int, text: str) -> None:
         """Move the bar, at most ten times a second."""
         now = time.monotonic()
-        if now - self._last < 0.1:
+        if now - self._last < 0.1 and step < self._total:
             return
         self._last = now
         rate = (step - self._start) / max(now - self._first, 1e-9)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -65,9 +65,9 @@ class Run:
             self._stamp["started"] = old["started"]
         self.step = self.previous = self._clock_step = self._found.step if self._found else 0
         offset = self._found.state["run"]["metrics"] if self._found else 0
-        self._metrics = (self.path / "metrics.jsonl").open("a")
+        self._metrics = (self.path / "metrics.jsonl").open("ab", buffering=0)
         os.truncate(self._metrics.fileno(), offset)
-        self._timing = (self.path / "timing.jsonl").open("a")
+        self._timing = (self.path / "timing.jsonl").open("ab", buffering=0)
         self._board: Any = None
         if self.options.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
@@ -104,6 +104,8 @@ class Run:
             self._status("finished")
         elif kind is process.Interrupted:
             self._status("interrupted")
+        elif kind is process.Diverged:
+            self._status("diverged", error=str(error))
         else:
             self._status("failed", error=f"{kind.__name__}: {error}")
 
@@ -114,7 +116,10 @@ class Run:
 
     def _status(self, status: str, **more: str) -> None:
         self._stamp.update(status=status, step=self.step, updated=_now(), **more)
-        stamp.write(self.path / "stamp.json", self._stamp)
+        try:
+            stamp.write(self.path / "stamp.json", self._stamp)
+        except OSError as error:
+            log.warning("stamp.json not written: %s", error)
 
     @property
     def stopping(self) -> bool:
@@ -136,8 +141,7 @@ class Run:
         """Write one row of metrics.jsonl and TensorBoard: deterministic content only."""
         row: dict[str, Any] = {"step": self.step, "kind": kind}
         row |= {k: float(v) for k, v in values.items()}
-        self._metrics.write(json.dumps(row) + "\n")
-        self._metrics.flush()
+        self._append(self._metrics, row)
         for key, value in row.items():
             if self._board is not None and key not in ("step", "kind"):
                 self._board.add_scalar(f"{kind}/{key}", value, self.step)
@@ -147,13 +151,18 @@ class Run:
         if "return" in row:
             self._text = f"{kind} return {row['return']:,.1f}"
 
+    def _append(self, file: IO[bytes], row: dict[str, Any]) -> None:
+        try:
+            file.write(json.dumps(row).encode() + b"\n")
+        except OSError as error:
+            log.warning("%s at step %d not written: %s", file.name, self.step, error)
+
     def log_time(self) -> None:
         """Write one row of timing.jsonl: when, how fast."""
         now = time.perf_counter()
         rate = (self.step - self._clock_step) / max(now - self._clock, 1e-9)
         row = {"step": self.step, "time": _now(), "steps_per_second": round(rate, 1)}
-        self._timing.write(json.dumps(row) + "\n")
-        self._timing.flush()
+        self._append(self._timing, row)
         if self._board is not None:
             self._board.add_scalar("time/steps_per_second", rate, self.step)
         self._clock, self._clock_step = now, self.step
@@ -171,12 +180,20 @@ class Run:
         self._found = None
         return state
 
+    def dump(self, state: dict[str, Any], what: str) -> NoReturn:
+        """Write what led to a value that is not finite, and stop the run with `Diverged`.
+
+        `reverie watch RUN --dump` shows the last states. Checkpoints from before are kept.
+        """
+        folder = self.path / "dump"
+        checkpoint.save(folder, self.step, {"what": what, **state})
+        raise process.Diverged(f"{what} at step {self.step}; dumped to {folder}")
+
     def save(self, state: dict[str, Any], buffer: ReplayBuffer | None = None) -> bool:
         """Write a checkpoint; return False, after one warning, when the disk refuses it."""
         if self.step == self._saved_at:
             return True
         folder = self.path / "buffer"
-        self._metrics.flush()
         os.fsync(self._metrics.fileno())
         state = {**state, "run": {"metrics": os.fstat(self._metrics.fileno()).st_size}}
         try:

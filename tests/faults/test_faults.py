@@ -1,0 +1,225 @@
+"""Runs that cannot be lost: kills, full disks, damaged files, values that are not finite."""
+
+import dataclasses
+import logging
+import os
+import random
+import resource
+import signal
+import time
+import traceback
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from reverie.experiments import checkpoint, cli, load_run, sac, td3
+from reverie.experiments.config import RunOptions
+from reverie.experiments.process import DIVERGED
+
+METHODS = {"sac": sac, "td3": td3}  # every method script: a new one is covered by its line here
+
+
+def config(method, out, name):
+    """A run with warm-up, many saves, evaluations, three worlds and a ring that wraps twice."""
+    module = METHODS[method]
+    run = RunOptions(
+        out=str(out), name=name, threads=1, log_every=60, eval_every=150, eval_episodes=2,
+        checkpoint_every=60, tensorboard=False, progress=False,
+    )  # fmt: skip
+    agent = type(module.Config().agent)(hidden=(24, 24))
+    return module.Config(
+        env="reverie/Reacher-v5", steps=660, num_envs=3, learning_starts=90, batch_size=16,
+        utd=0.5, buffer_size=240, agent=agent, run=run,
+    )  # fmt: skip
+
+
+def fork(work):
+    """Run `work` in a forked child, everything being imported; return its process id."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            torch.set_num_threads(1)
+            work()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return pid
+
+
+def finish(pid):
+    return os.waitpid(pid, 0)[1]
+
+
+def contents(path):
+    newest = checkpoint.list_checkpoints(path / "checkpoints")[-1]
+    return (
+        newest.name,
+        (newest / "state.json").read_bytes(),
+        {k: v.tolist() for k, v in load_file(newest / "tensors.safetensors").items()},
+        (path / "metrics.jsonl").read_bytes(),
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The uninterrupted run of each method, and the seconds that it took."""
+    out = tmp_path_factory.mktemp("whole")
+    runs = {}
+    for method, module in METHODS.items():
+        start = time.perf_counter()
+        assert finish(fork(lambda m=module, n=method: m.main(config(n, out, n)))) == 0
+        runs[method] = (contents(out / method), time.perf_counter() - start)
+    return runs
+
+
+def kill_and_resume(method, kills, seed, whole, out):
+    """Kill one run again and again at random instants, then let it finish; compare the whole."""
+    module, (expected, seconds) = METHODS[method], whole[method]
+    draw = random.Random(seed)
+    survived = 0
+    for _ in range(kills):
+        resume = (out / "run").exists()
+        pid = fork(lambda: module.main(config(method, out, "run"), resume=resume))  # noqa: B023
+        time.sleep(draw.uniform(0.0, 0.6 * seconds))
+        os.kill(pid, signal.SIGKILL)
+        survived += os.WIFSIGNALED(finish(pid))
+    assert finish(fork(lambda: module.main(config(method, out, "run"), resume=True))) == 0
+    assert contents(out / "run") == expected
+    return survived
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_three_kills_at_random_instants(method, whole, tmp_path):
+    assert kill_and_resume(method, 3, f"fast {method}", whole, tmp_path) >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_fifty_kills_at_random_instants(method, whole, tmp_path):
+    survived = 0
+    for i in range(10):
+        out = tmp_path / str(i)
+        out.mkdir()
+        survived += kill_and_resume(method, 5, f"slow {method} {i}", whole, out)
+    print(f"{method}: {survived} of 50 kills hit a running process; all runs equal the whole one")
+    assert survived >= 25
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_kill_in_the_middle_of_a_save(method, whole, tmp_path):
+    """Die after the tensors are written and before the rename."""
+    module = METHODS[method]
+
+    def die_while_saving():
+        real, saves = checkpoint.sh.sync_file, []
+
+        def sync(path):
+            saves.append(path)
+            if len(saves) > 30:
+                os.kill(os.getpid(), signal.SIGKILL)
+            real(path)
+
+        checkpoint.sh.sync_file = sync
+        module.main(config(method, tmp_path, "run"))
+
+    assert os.WIFSIGNALED(finish(fork(die_while_saving)))
+    assert finish(fork(lambda: module.main(config(method, tmp_path, "run"), resume=True))) == 0
+    assert contents(tmp_path / "run") == whole[method][0]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_full_disk_keeps_training_and_the_old_checkpoint(method, whole, tmp_path):
+    module = METHODS[method]
+    count = tmp_path / "count"
+
+    def train_on_a_small_disk():
+        warnings = []
+        handler = logging.Handler()
+        handler.emit = lambda record: warnings.append(record.getMessage())
+        logging.getLogger("reverie").addHandler(handler)
+        real = checkpoint.save
+
+        def save(folder, step, *args, **kwargs):
+            path = real(folder, step, *args, **kwargs)
+            if step == 120:  # from here on, files above 2 kB are refused
+                resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))
+            return path
+
+        checkpoint.save = save
+        module.main(config(method, tmp_path, "run"))
+        count.write_text(str(sum("checkpoint at step" in w for w in warnings)))
+
+    assert finish(fork(train_on_a_small_disk)) == 0
+    kept = [p.name for p in checkpoint.list_checkpoints(tmp_path / "run" / "checkpoints")]
+    assert kept == ["step-000000000060", "step-000000000120"]
+    leftovers = [p for p in (tmp_path / "run").rglob("*") if "tmp" in p.name or "partial" in p.name]
+    assert not leftovers
+    assert count.read_text() == "9"  # one warning for each attempt: steps 180, 240, ..., 660
+    assert finish(fork(lambda: module.main(config(method, tmp_path, "run"), resume=True))) == 0
+    assert contents(tmp_path / "run") == whole[method][0]
+
+
+@pytest.mark.parametrize("where", ["loss", "parameter", "batch"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_value_that_is_not_finite_stops_the_run_with_a_dump(method, where, tmp_path, monkeypatch):
+    module = METHODS[method]
+    agent_class = {"sac": sac.SAC, "td3": td3.TD3}[method]
+    real, calls = agent_class.update, []
+
+    def update(self, batch, **more):
+        calls.append(1)
+        if len(calls) == 40 and where == "parameter":
+            next(iter(self.critic.parameters())).data[0] = float("nan")
+        if len(calls) == 40 and where == "batch":
+            batch.reward[3] = float("inf")
+        metrics = real(self, batch, **more)
+        if len(calls) == 40 and where == "loss":
+            metrics["critic_loss"] = metrics["critic_loss"] * float("nan")
+        return metrics
+
+    monkeypatch.setattr(agent_class, "update", update)
+    monkeypatch.setattr(module, "PRESETS", {"default": config(method, tmp_path, "run")})
+    assert cli.main([method]) == DIVERGED
+    assert len(calls) == 40  # within the step
+    stamp = load_run(tmp_path / "run").stamp
+    assert stamp["status"] == "diverged" and "not finite" in stamp["error"]
+    found = checkpoint.load(tmp_path / "run" / "dump", tmp_path)
+    assert found.state["batch"]["obs"].shape == (16, 10)
+    assert found.state["env"]["physics"].shape[0] == 3
+    if where == "batch":
+        assert torch.isinf(found.state["batch"]["reward"][3])
+    assert checkpoint.list_checkpoints(tmp_path / "run" / "checkpoints")
+
+
+def test_an_observation_that_is_not_finite_stops_the_run(tmp_path):
+    import gymnasium
+    import numpy as np
+
+    class Breaks(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+        action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+        steps = 0
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return np.zeros(2, np.float32), {}
+
+        def step(self, action):
+            self.steps += 1
+            value = np.nan if self.steps == 70 else 0.0
+            return np.full(2, value, np.float32), 0.0, False, False, {}
+
+    gymnasium.register("Breaks-v0", entry_point=Breaks, max_episode_steps=30)
+    run = dataclasses.replace(config("sac", tmp_path, "run").run)
+    options = dataclasses.replace(
+        config("sac", tmp_path, "run"), env="Breaks-v0", num_envs=1, run=run
+    )
+    from reverie.experiments.process import Diverged
+
+    with pytest.raises(Diverged, match="non-finite observation"):
+        sac.main(options)
+    assert load_run(tmp_path / "run").stamp["step"] == 69
