@@ -3,11 +3,21 @@
 Importing this package registers the tasks with gymnasium as `reverie/<id>`.
 """
 
+from typing import Any
+
 from .api import BatchEnv, StepResult
 from .make import known_ids, make, register_all, register_task
 from .task import Task
 
 register_all()
+
+
+def to_sb3(env: BatchEnv) -> Any:
+    """Return the environment as a Stable-Baselines3 `VecEnv`."""
+    from .sb3 import BatchVecEnv
+
+    return BatchVecEnv(env)
+
 
 __all__ = [
     "BatchEnv",
@@ -16,4 +26,5 @@ __all__ = [
     "known_ids",
     "make",
     "register_task",
+    "to_sb3",
 ]

@@ -96,16 +96,24 @@ class WatchOptions:
     """environment steps to film"""
     seed: int = 0
     """seed of the start state"""
+    dump: bool = False
+    """show the last states before a run met a value that was not finite"""
+    world: int = 0
+    """world to show of a dump"""
 
 
 def watch(args: Sequence[str]) -> int:
     """Write a short video, or a strip of pictures, of a run's policy."""
     paths, rest = _positional(args, "watch")
     options: WatchOptions = _cli(WatchOptions, rest, "watch RUN")
-    from .watch import film
+    from .watch import film, film_dump
 
     for path in paths:
-        out = options.out or Path(path) / "watch.gif"
+        out = options.out or Path(path) / ("dump.gif" if options.dump else "watch.gif")
+        if options.dump:
+            what, states = film_dump(Path(path), out, options.world)
+            print(f"{out}: the last {states} states before {what}")
+            continue
         policy = load_policy(path)
         env = _world(policy, None, 1, options.seed)
         total, steps = film(policy, env, out, options.steps)

@@ -1,8 +1,9 @@
 """The loop of every off-policy agent: act, store, learn, and now and then look."""
 
 import math
+from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -10,6 +11,7 @@ from ..agents import Agent, Metrics, RandomPolicy, reset_where
 from ..agents.seeding import stream_seed
 from ..buffers import Layout, ReplayBuffer, Transitions
 from ..envs import BatchEnv, make
+from ..envs.core import TaskEnv
 from .evaluation import Evaluation, evaluate
 from .process import Interrupted
 from .rollout import Returns, advance, over
@@ -64,6 +66,7 @@ class Session:
         self.recent: list[tuple[float, int]] = []  # returns and lengths since the last log row
         self.debt = 0.0  # updates owed
         self.metrics: Metrics = {}
+        self.trail: deque[Any] = deque(maxlen=16)  # the last physics states, for a dump
         self.initial = self.memory = agent.initial_state(env.num_envs)
 
     def begin(self, run: Run) -> torch.Tensor:
@@ -100,6 +103,8 @@ class Session:
 
     def count(self, batch: Transitions, valid: torch.Tensor) -> None:
         """Count one vector step's episodes, and begin the memory of those that start."""
+        if isinstance(self.env, TaskEnv):
+            self.trail.append(self.env.physics.get_state())
         self.recent += [(total, n) for _, total, n in self.returns.add(batch, valid)]
         if self.memory:
             self.memory = reset_where(over(batch, valid), self.memory, self.initial)
@@ -117,8 +122,12 @@ class Session:
         """Stop the run with a dump if a metric is not finite; reading one is a sync on a GPU."""
         bad = [name for name, value in self.metrics.items() if not math.isfinite(value)]
         if bad:
-            evidence = {} if batch is None else {**batch._asdict(), "extra": dict(batch.extra)}
-            run.dump({**self.state_dict(), "batch": evidence}, f"{', '.join(bad)} not finite")
+            self.dump(run, f"{', '.join(bad)} not finite", batch)
+
+    def dump(self, run: Run, what: str, batch: Transitions | None = None) -> NoReturn:
+        """Stop the run and write down its state, the batch and the last physics states."""
+        fields = {} if batch is None else {**batch._asdict(), "extra": dict(batch.extra)}
+        run.dump({**self.state_dict(), "batch": fields, "trail": list(self.trail)}, what)
 
 
 def train(
@@ -145,7 +154,7 @@ def train(
         try:
             batch, valid, obs = advance(env, obs, action.cpu())
         except FloatingPointError as error:
-            run.dump(s.state_dict(), str(error))
+            s.dump(run, str(error))
         buffer.add(batch, valid)
         s.count(batch, valid)
         run.tick(int(valid.sum()))

@@ -6,8 +6,11 @@ from typing import Any
 import numpy as np
 
 from ..agents import Policy
+from ..envs import make
 from ..envs.core import TaskEnv
 from ..envs.render import WorldRenderer
+from . import checkpoint
+from .config import read_config
 
 
 def film(policy: Policy, env: Any, out: Path, steps: int = 200) -> tuple[float, int]:
@@ -36,6 +39,27 @@ def film(policy: Policy, env: Any, out: Path, steps: int = 200) -> tuple[float, 
     out.parent.mkdir(parents=True, exist_ok=True)
     _write(frames, out, 1 / env.p.dt)
     return total, len(frames)
+
+
+def film_dump(run: Path, out: Path, world: int = 0) -> tuple[str, int]:
+    """Write the states in a run's dump to `out`; return what was not finite and their number."""
+    found = checkpoint.load(run / "dump", run / "buffer")
+    if found is None:
+        raise FileNotFoundError(f"{run} has no dump: it did not meet a value that is not finite")
+    if not found.state["trail"]:
+        raise ValueError(f"the dump of {run} has no physics states: its worlds were not ours")
+    config = read_config(run)[1]
+    env = make(config["env"], 1, **config.get("env_options", {}))
+    if not isinstance(env, TaskEnv):
+        raise ValueError(f"{config['env']} is not a task of ours")
+    renderer = WorldRenderer(env)
+    frames = []
+    for rows in found.state["trail"]:
+        env.physics.set_state(rows[world : world + 1])
+        frames.append(renderer.frame(0))
+    renderer.close()
+    _write(frames, out, 1 / env.p.dt)
+    return str(found.state["what"]), len(frames)
 
 
 def _write(frames: list[Any], out: Path, fps: float) -> None:

@@ -165,7 +165,9 @@ def test_a_full_disk_keeps_training_and_the_old_checkpoint(method, whole, tmp_pa
 
 @pytest.mark.parametrize("where", ["loss", "parameter", "batch"])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_value_that_is_not_finite_stops_the_run_with_a_dump(method, where, tmp_path, monkeypatch):
+def test_a_value_that_is_not_finite_stops_the_run_with_a_dump(
+    method, where, tmp_path, monkeypatch, capsys
+):
     module = METHODS[method]
     agent_class = {"sac": sac.SAC, "td3": td3.TD3}[method]
     real, calls = agent_class.update, []
@@ -193,6 +195,12 @@ def test_a_value_that_is_not_finite_stops_the_run_with_a_dump(method, where, tmp
     if where == "batch":
         assert torch.isinf(found.state["batch"]["reward"][3])
     assert checkpoint.list_checkpoints(tmp_path / "run" / "checkpoints")
+    assert len(found.state["trail"]) == 16 and found.state["trail"][-1].shape[0] == 3
+    strip = tmp_path / "dump.png"
+    if cli.main(["watch", str(tmp_path / "run"), "--dump", "--world", "2", "--out", str(strip)]):
+        assert "EGL or OSMesa" in capsys.readouterr().err
+    else:
+        assert strip.stat().st_size > 1000
 
 
 def test_an_observation_that_is_not_finite_stops_the_run(tmp_path):
