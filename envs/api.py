@@ -44,6 +44,10 @@ class BatchEnv(Protocol):
         """Start a new episode in every world, from the seed's first one if a seed is given."""
         ...
 
+    def to_native(self, action: Array) -> Any:
+        """Map actions [N, A] in [-1, 1], numpy, to the task's own units."""
+        ...
+
     def step(self, action: Tensor) -> StepResult:
         """Advance every world by one environment step."""
         ...

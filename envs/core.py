@@ -144,11 +144,13 @@ class TaskEnv:
         self._fresh = False
         return self._tensor(self._obs)
 
+    def to_native(self, action: Array) -> Array:
+        """Map actions [N, A] from [-1, 1] to the actuators' ranges."""
+        return action if self._unit else action * self._half + self._mid
+
     def step(self, action: Tensor) -> StepResult:
         """Advance every world by one step of `frame_skip` physics substeps."""
-        control = check_action(action, self.num_envs, self.act_dim)
-        if not self._unit:
-            control = control * self._half + self._mid
+        control = self.to_native(check_action(action, self.num_envs, self.act_dim))
         raw, reward, terminated, truncated, bad = self.advance(control)
         final_obs = obs = self._tensor(raw)
         ended = terminated if truncated is self._none else terminated | truncated

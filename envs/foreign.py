@@ -90,7 +90,8 @@ class ForeignEnv:
         self._obs = self._flat(obs)
         return torch.from_numpy(self._obs.copy())
 
-    def _native(self, action: Array) -> Any:
+    def to_native(self, action: Array) -> Any:
+        """Map actions [N, A] from [-1, 1], or one-hot, to the wrapped action space."""
         space = self.env.single_action_space
         if isinstance(space, spaces.Discrete):
             return (action.argmax(axis=1) + int(space.start)).astype(space.dtype)
@@ -100,7 +101,7 @@ class ForeignEnv:
     def step(self, action: Tensor) -> StepResult:
         """Advance every world by one step of the wrapped environment."""
         values = check_action(action, self.num_envs, self.act_dim)
-        obs, reward, terminated, truncated, infos = self.env.step(self._native(values))
+        obs, reward, terminated, truncated, infos = self.env.step(self.to_native(values))
         terminated, truncated = np.array(terminated, bool), np.array(truncated, bool)
         reward = np.array(reward, np.float32)
         ended = terminated | truncated

@@ -6,6 +6,7 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium.spaces import Box
+from gymnasium.utils import EzPickle
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
@@ -23,7 +24,7 @@ def _bad_info(info: dict[str, Any], bad: Array) -> dict[str, Any]:
     return {**info, "bad_world": bad.copy()} if bad.any() else info
 
 
-class SingleEnv(gymnasium.Env[Array, Array]):  # type: ignore[misc]
+class SingleEnv(gymnasium.Env[Array, Array], EzPickle):  # type: ignore[misc]
     """One world of a task as a `gymnasium.Env`: float64, native action units, numpy only.
 
     The time limit is gymnasium's own TimeLimit wrapper, which `gymnasium.make` adds. `options`
@@ -35,6 +36,7 @@ class SingleEnv(gymnasium.Env[Array, Array]):  # type: ignore[misc]
     def __init__(
         self, task: str, *, rng: str = "counter", render_mode: str | None = None, **options: Any
     ) -> None:
+        EzPickle.__init__(self, task, rng=rng, render_mode=render_mode, **options)
         self.env = TaskEnv(TASKS[task], 1, rng=rng, dtype=torch.float64, threads=1, options=options)
         self.observation_space, self.action_space = _spaces(self.env)
         self.metadata = {**self.metadata, "render_fps": round(1 / self.env.p.dt)}

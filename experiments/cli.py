@@ -21,6 +21,7 @@ COMMANDS = {
     "plot": "learning curves as a PNG: reverie plot RUN... --out curve.png",
     "watch": "a short video of a run's policy: reverie watch RUN",
     "list": "what there is: reverie list [methods | envs | runs]",
+    "check-env": "is an environment fit to learn from: reverie check-env my_pkg:MyEnv-v0",
     "bench": "speed against other libraries: reverie bench env | buffer | learner",
 }
 
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def usage() -> str:
     """Return what `reverie --help` prints."""
-    rows = [f"  {n:8s} {text}" for n, text in (METHODS | COMMANDS).items()]
+    rows = [f"  {n:10s} {text}" for n, text in (METHODS | COMMANDS).items()]
     return "\n".join(
         [
             "usage: reverie COMMAND [options]        (reverie COMMAND --help for its options)",

