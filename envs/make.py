@@ -1,5 +1,6 @@
 """From an environment's id to a `BatchEnv`."""
 
+import importlib
 import logging
 from typing import Any
 
@@ -62,7 +63,8 @@ def make(
     """Return `num_envs` worlds of an environment, stepped together.
 
     `env_id`: `reverie/HalfCheetah-v5`; a bare `HalfCheetah-v5` takes the same native task unless
-    `backend="gymnasium"`; any other gymnasium id (`my_pkg:MyEnv-v0`) goes through an adapter.
+    `backend="gymnasium"`; `my_module:reverie/MyTask-v0` imports your module, which registers it; any
+    other gymnasium id (`my_pkg:MyEnv-v0`) goes through an adapter.
     `threads`: of the physics, None for every CPU the process may use. `max_episode_steps`: None
     for the task's own limit, 0 for none. `options`: the task's, e.g. `ctrl_cost_weight=0.05`.
 
@@ -78,6 +80,10 @@ def make(
             f"device={device!r}: environments run on the CPU in this version{reason}; leave device "
             "out, learners may still use a GPU of their own"
         )
+    module, _, rest = env_id.rpartition(":")
+    if module and rest.startswith(PREFIX):  # a task of the caller's own module
+        importlib.import_module(module)
+        env_id = rest
     name = env_id.removeprefix(PREFIX)
     own = env_id.startswith(PREFIX) or (name in TASKS and backend != "gymnasium")
     if own or backend == "native":

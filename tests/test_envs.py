@@ -260,3 +260,24 @@ def test_discrete_actions_become_one_hot_columns():
     env.reset()
     step = env.step(torch.eye(2)[[0, 1, 0]])
     assert step.obs.shape == (3, 4)
+
+
+def test_a_task_of_ones_own_module(tmp_path, monkeypatch):
+    (tmp_path / "my_tasks.py").write_text(
+        "from dataclasses import replace\n"
+        "from reverie.envs import register_task\n"
+        "from reverie.envs.tasks import TASKS\n"
+        "register_task(replace(TASKS['Hopper-v5'], id='MyHopper-v0', max_episode_steps=9))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    env = make("my_tasks:reverie/MyHopper-v0", 2)
+    try:
+        assert isinstance(env, TaskEnv) and env.max_episode_steps == 9
+        with pytest.raises(ValueError, match="taken"):
+            from dataclasses import replace
+
+            from reverie.envs import register_task
+
+            register_task(replace(TASKS["Hopper-v5"], id="MyHopper-v0"))
+    finally:
+        del TASKS["MyHopper-v0"]
