@@ -63,8 +63,8 @@ def make(
     """Return `num_envs` worlds of an environment, stepped together.
 
     `env_id`: `reverie/HalfCheetah-v5`; a bare `HalfCheetah-v5` takes the same native task unless
-    `backend="gymnasium"`; `my_module:reverie/MyTask-v0` imports your module, which registers it; any
-    other gymnasium id (`my_pkg:MyEnv-v0`) goes through an adapter.
+    `backend="gymnasium"`; `my_module:reverie/MyTask-v0` imports your module, which registers it;
+    any other gymnasium id (`my_pkg:MyEnv-v0`) goes through an adapter.
     `threads`: of the physics, None for every CPU the process may use. `max_episode_steps`: None
     for the task's own limit, 0 for none. `options`: the task's, e.g. `ctrl_cost_weight=0.05`.
 

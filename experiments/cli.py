@@ -15,13 +15,18 @@ from typing import Any
 from ..envs.names import unknown
 from .config import from_dict, read_config
 
-METHODS = {"sac": "soft actor-critic; presets redq, droq, crossq", "td3": "twin delayed DDPG"}
+METHODS = {
+    "sac": "soft actor-critic; presets redq, droq, crossq",
+    "td3": "twin delayed DDPG",
+    "peer": "Stable-Baselines3's SAC or TD3, written down as our runs are",
+}
 COMMANDS = {
     "eval": "score a run's policy: reverie eval RUN --episodes 20",
     "plot": "learning curves as a PNG: reverie plot RUN... --out curve.png",
     "watch": "a short video of a run's policy: reverie watch RUN",
     "list": "what there is: reverie list [methods | envs | runs]",
     "check-env": "is an environment fit to learn from: reverie check-env my_pkg:MyEnv-v0",
+    "compare": "arms x tasks x seeds: reverie compare SUITE.toml --jobs 2",
     "bench": "speed against other libraries: reverie bench env | buffer | learner",
 }
 
@@ -41,6 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from .bench.cli import main as bench
 
             return bench(rest)
+        if name == "compare":
+            from .compare import main as compare
+
+            return compare(rest)
         if name in COMMANDS:
             from . import commands
 

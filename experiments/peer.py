@@ -1,7 +1,7 @@
 """Stable-Baselines3's SAC or TD3 on gymnasium's own environment, written down as our runs are.
 
-The peer of a comparison: `python -m reverie.experiments.peer --algo sac --env HalfCheetah-v5`. It
-is judged on the same start states by the same `evaluate`; it cannot be resumed.
+The peer of a comparison: `reverie peer --algo sac --env HalfCheetah-v5`. It is judged on the same
+start states by the same `evaluate`; it cannot be resumed.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from ..envs import make
 from .config import RunOptions
 from .evaluation import evaluate
 from .offpolicy import EVAL_SEED
-from .process import use_threads
+from .process import Interrupted, use_threads
 from .result import Result
 from .run import Run
 
@@ -42,6 +42,9 @@ class Config:
     """the run directory"""
 
 
+PRESETS = {"default": Config()}
+
+
 class SB3Policy:
     """A Stable-Baselines3 model as a `Policy`; its actions are in [-1, 1] before scaling."""
 
@@ -59,8 +62,10 @@ class SB3Policy:
         return action, state
 
 
-def main(config: Config | None = None) -> Result:
+def main(config: Config | None = None, *, resume: bool = False) -> Result:
     """Train the peer as configured."""
+    if resume:
+        raise ValueError("a run of Stable-Baselines3 cannot be resumed: it saves no generators")
     import gymnasium
     import stable_baselines3 as sb3
     from stable_baselines3.common.callbacks import BaseCallback
@@ -83,11 +88,13 @@ def main(config: Config | None = None) -> Result:
         device="cpu",
     )
     label = f"sb3-{c.algo}-{c.env.split('/')[-1]}-s{c.seed}"
-    with Run(f"sb3-{c.algo}", c, label=label, steps=c.steps, seed=c.seed) as run:
+    with Run("peer", c, label=label, steps=c.steps, seed=c.seed) as run:
 
         class Log(BaseCallback):  # type: ignore[misc]
             def _on_step(self) -> bool:
                 run.tick(1)
+                if run.stopping:
+                    raise Interrupted(f"{run.path} (from its start: it cannot be resumed)")
                 for info in self.locals["infos"]:
                     if run.due(run.options.log_every) and "episode" in info:
                         run.log({"return": info["episode"]["r"]})
@@ -100,9 +107,3 @@ def main(config: Config | None = None) -> Result:
         model.learn(c.steps, callback=Log(), log_interval=None)
         judged = evaluate(SB3Policy(model), judge, seed=EVAL_SEED)
     return Result(run.path, run.step, judged)
-
-
-if __name__ == "__main__":
-    import tyro
-
-    print(f"{main(tyro.cli(tyro.conf.OmitArgPrefixes[Config])).eval_return:.1f}")
