@@ -2,13 +2,12 @@
 
 import json
 import logging
-import os
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from ..buffers import ReplayBuffer, shards
 from . import checkpoint, process, stamp
 from .config import RunOptions, save_config
 from .progress import choose
+from .writers import Writers
 
 log = logging.getLogger("reverie")
 
@@ -65,24 +65,7 @@ class Run:
             self._stamp["started"] = old["started"]
         self.step = self.previous = self._clock_step = self._found.step if self._found else 0
         offset = self._found.state["run"]["metrics"] if self._found else 0
-        self._metrics = (self.path / "metrics.jsonl").open("ab", buffering=0)
-        os.truncate(self._metrics.fileno(), offset)
-        self._timing = (self.path / "timing.jsonl").open("ab", buffering=0)
-        self._board: Any = None
-        if self.options.tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            purge = self.step if self._found else None
-            self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=purge)
-        self._wandb: Any = None
-        if self.options.wandb is not None:
-            try:
-                import wandb
-            except ImportError as error:
-                raise ValueError("--wandb needs `pip install reverie[wandb]`") from error
-            self._wandb = wandb.init(
-                project=self.options.wandb, name=self.path.name, dir=str(self.path), resume="allow"
-            )
+        self._writers = Writers(self.path, self.options, offset, self.step if self._found else None)
         self._progress = choose(self.label, self.steps, self.step, self.options.progress)
         self._status("running")
         return self
@@ -94,12 +77,7 @@ class Run:
         trace: TracebackType | None,
     ) -> None:
         self._progress.close()
-        for file in (self._metrics, self._timing):
-            file.close()
-        if self._board is not None:
-            self._board.close()
-        if self._wandb is not None:
-            self._wandb.finish()
+        self._writers.close()
         if kind is None:
             self._status("finished")
         elif kind is process.Interrupted:
@@ -138,33 +116,17 @@ class Run:
         self._progress.update(self.step, self._text)
 
     def log(self, values: Mapping[str, float | Tensor], kind: str = "train") -> None:
-        """Write one row of metrics.jsonl and TensorBoard: deterministic content only."""
-        row: dict[str, Any] = {"step": self.step, "kind": kind}
-        row |= {k: float(v) for k, v in values.items()}
-        self._append(self._metrics, row)
-        for key, value in row.items():
-            if self._board is not None and key not in ("step", "kind"):
-                self._board.add_scalar(f"{kind}/{key}", value, self.step)
-        if self._wandb is not None:
-            named = {f"{kind}/{k}": v for k, v in row.items() if k not in ("step", "kind")}
-            self._wandb.log(named, step=self.step)
+        """Write one row of metrics.jsonl, TensorBoard and W&B: deterministic content only."""
+        row = {k: float(v) for k, v in values.items()}
+        self._writers.metrics(self.step, kind, row)
         if "return" in row:
             self._text = f"{kind} return {row['return']:,.1f}"
-
-    def _append(self, file: IO[bytes], row: dict[str, Any]) -> None:
-        try:
-            file.write(json.dumps(row).encode() + b"\n")
-        except OSError as error:
-            log.warning("%s at step %d not written: %s", file.name, self.step, error)
 
     def log_time(self) -> None:
         """Write one row of timing.jsonl: when, how fast."""
         now = time.perf_counter()
         rate = (self.step - self._clock_step) / max(now - self._clock, 1e-9)
-        row = {"step": self.step, "time": _now(), "steps_per_second": round(rate, 1)}
-        self._append(self._timing, row)
-        if self._board is not None:
-            self._board.add_scalar("time/steps_per_second", rate, self.step)
+        self._writers.timing(self.step, _now(), rate)
         self._clock, self._clock_step = now, self.step
 
     def restore(self, buffer: ReplayBuffer | None = None) -> dict[str, Any] | None:
@@ -194,8 +156,7 @@ class Run:
         if self.step == self._saved_at:
             return True
         folder = self.path / "buffer"
-        os.fsync(self._metrics.fileno())
-        state = {**state, "run": {"metrics": os.fstat(self._metrics.fileno()).st_size}}
+        state = {**state, "run": {"metrics": self._writers.metrics_size()}}
         try:
             if buffer is not None:
                 generation = int(self._stamp["generation"])
