@@ -149,7 +149,10 @@ def write_results(jobs: Sequence[Job], results: Path) -> None:
             writer.writerow(["step", "return", "seed"])
             for step, value in zip(frame.get("step", []), frame.get("return", []), strict=True):
                 writer.writerow([int(step), repr(float(value)), job.seed])
-        stamp = {**run.stamp, "status": job.status(), "config": run.config}
+        # What was run and on what, without the folders of the machine that it was run on.
+        settings = {k: v for k, v in run.config["run"].items() if k != "out"}
+        stamp = {k: v for k, v in run.stamp.items() if k != "command"}
+        stamp |= {"status": job.status(), "config": {**run.config, "run": settings}}
         target.with_suffix(".json").write_text(json.dumps(stamp, indent=1) + "\n")
 
 
