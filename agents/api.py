@@ -28,6 +28,8 @@ class Policy(Protocol):
 class Agent(Policy, Protocol):
     """A policy that learns from batches."""
 
+    columns: tuple[str, ...]  # extra replay columns that `update` reads; checked before a run
+
     def update(self, batch: Transitions, **more: Transitions) -> Metrics:
         """Take one gradient step; draws all its noise from the agent's generator first."""
         ...

@@ -2,7 +2,6 @@
 
 import math
 from collections import deque
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
@@ -13,7 +12,8 @@ from ..buffers import Layout, ReplayBuffer, Transitions
 from ..envs import BatchEnv, make
 from ..envs.core import TaskEnv
 from .evaluation import Evaluation, evaluate
-from .process import Interrupted
+from .process import Interrupted, check_device, use_threads
+from .result import Result
 from .rollout import Returns, advance, over
 from .run import Run
 
@@ -22,14 +22,28 @@ SEED_STRIDE = 1_000_003
 EVAL_SEED = 987_654_321
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How much to act and how much to learn."""
+def run_agent(method: str, agent_class: Any, config: Any, resume: bool) -> Result:
+    """Build what a run of an off-policy method needs, train, and return what came of it.
 
-    steps: int  # environment transitions
-    learning_starts: int  # transitions of random actions before the first update
-    utd: float  # gradient updates per transition, whatever num_envs is
-    batch_size: int
+    The directory comes last: a configuration that cannot be built leaves none behind.
+    """
+    c = config
+    check_device(c.run.device)
+    env, judge, buffer = make_worlds(c, use_threads(c.run.threads))
+    agent = agent_class(
+        env.obs_dim,
+        env.act_dim,
+        c.agent,
+        device=c.run.device,
+        seed=c.seed,
+        compile=c.compile,
+        bfloat16=c.bfloat16,
+    )
+    buffer.layout.require(agent.columns, agent_class.__name__)
+    label = f"{method}-{c.env.split('/')[-1]}-s{c.seed}"
+    with Run(method, c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
+        judged = train(run, agent, env, judge, buffer, c)
+    return Result(run.path, run.step, judged)
 
 
 def make_worlds(config: Any, threads: int) -> tuple[BatchEnv, BatchEnv, ReplayBuffer]:
@@ -46,13 +60,8 @@ def make_worlds(config: Any, threads: int) -> tuple[BatchEnv, BatchEnv, ReplayBu
     capacity = config.buffer_size - config.buffer_size % config.num_envs
     layout = Layout(env.obs_dim, env.act_dim)
     replay = stream_seed(config.seed, "replay")
-    buffer = ReplayBuffer(
-        layout,
-        capacity,
-        config.num_envs,
-        device=config.run.device,
-        seed=replay,
-    )
+    device = config.run.device
+    buffer = ReplayBuffer(layout, capacity, config.num_envs, device=device, seed=replay)
     return env, judge, buffer
 
 
@@ -136,20 +145,19 @@ def train(
     env: BatchEnv,
     judge: BatchEnv,
     buffer: ReplayBuffer,
-    schedule: Schedule,
-    seed: int,
+    config: Any,
 ) -> Evaluation:
-    """Train `agent` until `schedule.steps` transitions; return its last evaluation.
+    """Train `agent` until `config.steps` transitions; return its last evaluation.
 
     Raises Interrupted after saving when the run was told to stop, Diverged after a dump when a
     loss, a parameter or an observation is not finite.
     """
-    s = Session(agent, env, buffer, seed)
+    s = Session(agent, env, buffer, config.seed)
     obs = s.begin(run)
     on_host = run.options.device == "cpu"
     judged: Evaluation | None = None
-    while run.step < schedule.steps:
-        policy = agent if run.step >= schedule.learning_starts else s.warmup
+    while run.step < config.steps:
+        policy = agent if run.step >= config.learning_starts else s.warmup
         action, s.memory = policy.act(obs, s.memory, explore=True)
         try:
             batch, valid, obs = advance(env, obs, action.cpu())
@@ -159,10 +167,10 @@ def train(
         s.count(batch, valid)
         run.tick(int(valid.sum()))
 
-        if run.step > schedule.learning_starts:
-            s.debt += schedule.utd * (run.step - max(run.previous, schedule.learning_starts))
+        if run.step > config.learning_starts:
+            s.debt += config.utd * (run.step - max(run.previous, config.learning_starts))
             while s.debt >= 1:
-                sampled = buffer.sample(schedule.batch_size)
+                sampled = buffer.sample(config.batch_size)
                 s.metrics = agent.update(sampled)
                 s.debt -= 1
                 if on_host:
@@ -177,7 +185,7 @@ def train(
             run.log(judged.row(), kind="eval")
         if run.due(run.options.checkpoint_every) or run.stopping:
             run.save(s.state_dict(), buffer)
-            if run.stopping and run.step < schedule.steps:
+            if run.stopping and run.step < config.steps:
                 raise Interrupted(run.path)
     if judged is None:  # resumed at the end
         judged = evaluate(agent, judge, seed=EVAL_SEED)

@@ -7,9 +7,7 @@ from typing import Any
 from ..agents import SAC, SACConfig
 from . import offpolicy
 from .config import RunOptions
-from .process import check_device, use_threads
 from .result import Result
-from .run import Run
 
 
 @dataclass(frozen=True)
@@ -67,24 +65,7 @@ PRESETS = {
 
 def main(config: Config | None = None, *, resume: bool = False) -> Result:
     """Train SAC as configured; `resume` continues the run directory bit for bit."""
-    c = config or Config()
-    check_device(c.run.device)
-    threads = use_threads(c.run.threads)
-    env, judge, buffer = offpolicy.make_worlds(c, threads)
-    agent = SAC(
-        env.obs_dim,
-        env.act_dim,
-        c.agent,
-        device=c.run.device,
-        seed=c.seed,
-        compile=c.compile,
-        bfloat16=c.bfloat16,
-    )
-    schedule = offpolicy.Schedule(c.steps, c.learning_starts, c.utd, c.batch_size)
-    label = f"sac-{c.env.split('/')[-1]}-s{c.seed}"
-    with Run("sac", c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
-        judged = offpolicy.train(run, agent, env, judge, buffer, schedule, c.seed)
-    return Result(run.path, run.step, judged)
+    return offpolicy.run_agent("sac", SAC, config or Config(), resume)
 
 
 if __name__ == "__main__":

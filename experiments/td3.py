@@ -7,9 +7,7 @@ from typing import Any
 from ..agents import TD3, TD3Config
 from . import offpolicy
 from .config import RunOptions
-from .process import check_device, use_threads
 from .result import Result
-from .run import Run
 
 
 @dataclass(frozen=True)
@@ -58,24 +56,7 @@ PRESETS = {
 
 def main(config: Config | None = None, *, resume: bool = False) -> Result:
     """Train TD3 as configured; `resume` continues the run directory bit for bit."""
-    c = config or Config()
-    check_device(c.run.device)
-    threads = use_threads(c.run.threads)
-    env, judge, buffer = offpolicy.make_worlds(c, threads)
-    agent = TD3(
-        env.obs_dim,
-        env.act_dim,
-        c.agent,
-        device=c.run.device,
-        seed=c.seed,
-        compile=c.compile,
-        bfloat16=c.bfloat16,
-    )
-    schedule = offpolicy.Schedule(c.steps, c.learning_starts, c.utd, c.batch_size)
-    label = f"td3-{c.env.split('/')[-1]}-s{c.seed}"
-    with Run("td3", c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
-        judged = offpolicy.train(run, agent, env, judge, buffer, schedule, c.seed)
-    return Result(run.path, run.step, judged)
+    return offpolicy.run_agent("td3", TD3, config or Config(), resume)
 
 
 if __name__ == "__main__":

@@ -131,11 +131,14 @@ def test_nothing_is_overwritten(tmp_path):
     assert (tmp_path / "a" / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_refused_run_leaves_no_directory(tmp_path):
+def test_a_refused_run_leaves_no_directory(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="did you mean"):
         sac.main(tiny(sac, tmp_path, "a", env="reverie/Reachr-v5"))
     with pytest.raises(ValueError, match="discrete"):
         sac.main(tiny(sac, tmp_path, "a", env="CartPole-v1"))
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match=r"SAC needs .*'label'"):
+        patch.setattr(sac.SAC, "columns", ("label",))
+        sac.main(tiny(sac, tmp_path, "a"))
     with pytest.raises(ValueError, match="torch sees cpu"):
         run = dataclasses.replace(tiny(sac, tmp_path, "a").run, device="cuda:9")
         sac.main(tiny(sac, tmp_path, "a", run=run))
