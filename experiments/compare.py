@@ -120,8 +120,11 @@ def _start(job: Job, threads: int) -> subprocess.Popen[bytes]:
 
 
 def run_all(jobs: Sequence[Job], parallel: int, threads: int) -> None:
-    """Bring every run that is not finished to its end, `parallel` at a time."""
-    waiting = [j for j in jobs if j.status() != "finished"]
+    """Bring every run that is not finished to its end, `parallel` at a time, seed by seed.
+
+    A study that is cut short has then all arms of the seeds that it has.
+    """
+    waiting = sorted((j for j in jobs if j.status() != "finished"), key=lambda j: j.seed)
     running: dict[str, tuple[Job, subprocess.Popen[bytes]]] = {}
     print(f"{len(jobs) - len(waiting)} of {len(jobs)} runs are finished", flush=True)
     while waiting or running:
