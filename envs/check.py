@@ -45,7 +45,7 @@ def check_env(env_id: str, *, num_envs: int = 3, steps: int = 1000, **options: A
     except Exception as error:  # an environment may raise anything when it is made
         return [Row("it can be made", FAULT, f"{type(error).__name__}: {error}")]
     single = None
-    known = f"reverie/{env.task.id}" if isinstance(env, TaskEnv) else env_id
+    known = f"reverie/{env.task.id}" if isinstance(env, TaskEnv) else env_id.rpartition(":")[2]
     if gymnasium.spec(known).entry_point is not None:
         single = lambda: gymnasium.make(known, **options)  # noqa: E731
     bench = Bench(batch, single, steps)

@@ -21,6 +21,16 @@ def known_ids() -> list[str]:
     return [PREFIX + name for name in sorted(TASKS)]
 
 
+def import_module_of(env_id: str) -> str:
+    """Import the module of `module:id`, which registers its environments; return the id alone."""
+    module, _, rest = env_id.rpartition(":")
+    if rest.startswith("dm_control/"):
+        importlib.import_module(".dm_control", __package__)
+    elif module:
+        importlib.import_module(module)
+    return rest
+
+
 def register_task(task: Task) -> None:
     """Make a task of your own available as `reverie/<task.id>`, here and in gymnasium."""
     if task.id in TASKS and TASKS[task.id] is not task:
@@ -80,10 +90,7 @@ def make(
             f"device={device!r}: environments run on the CPU in this version{reason}; leave device "
             "out, learners may still use a GPU of their own"
         )
-    module, _, rest = env_id.rpartition(":")
-    if module and rest.startswith(PREFIX):  # a task of the caller's own module
-        importlib.import_module(module)
-        env_id = rest
+    env_id = import_module_of(env_id)
     name = env_id.removeprefix(PREFIX)
     own = env_id.startswith(PREFIX) or (name in TASKS and backend != "gymnasium")
     if own or backend == "native":
@@ -114,7 +121,7 @@ def _make_foreign(
 
     from .foreign import ForeignEnv
 
-    if ":" not in env_id and env_id not in gymnasium.registry:
+    if env_id not in gymnasium.registry:
         raise unknown("environment", env_id, [*known_ids(), *gymnasium.registry])
     spec = gymnasium.spec(env_id)
     if max_episode_steps is not None:

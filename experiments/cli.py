@@ -18,6 +18,7 @@ from .config import from_dict, read_config
 METHODS = {
     "sac": "soft actor-critic; presets redq, droq, crossq",
     "td3": "twin delayed DDPG",
+    "ppo": "Stable-Baselines3's PPO on our worlds, resumable",
     "peer": "Stable-Baselines3's SAC or TD3, written down as our runs are",
 }
 COMMANDS = {
@@ -27,6 +28,7 @@ COMMANDS = {
     "list": "what there is: reverie list [methods | envs | runs]",
     "check-env": "is an environment fit to learn from: reverie check-env my_pkg:MyEnv-v0",
     "compare": "arms x tasks x seeds: reverie compare SUITE.toml --jobs 2",
+    "claims": "what was claimed before it was tried, and whether it stands",
     "bench": "speed against other libraries: reverie bench env | buffer | learner",
 }
 
@@ -50,6 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from .compare import main as compare
 
             return compare(rest)
+        if name == "claims":
+            from .claims import main as claims
+
+            return claims(rest)
         if name in COMMANDS:
             from . import commands
 

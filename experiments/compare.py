@@ -139,7 +139,7 @@ def run_all(jobs: Sequence[Job], parallel: int, threads: int) -> None:
 
 
 def write_results(jobs: Sequence[Job], results: Path) -> None:
-    """Write each run's CSV `step,return,seed` and stamp; failed ones with the rows they have."""
+    """Write each run's CSV `step,return,seed,...` and stamp; failed ones too."""
     for job in jobs:
         if job.status() == "missing":
             continue
@@ -149,9 +149,11 @@ def write_results(jobs: Sequence[Job], results: Path) -> None:
         frame = run.frame()
         with target.open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["step", "return", "seed"])
-            for step, value in zip(frame.get("step", []), frame.get("return", []), strict=True):
-                writer.writerow([int(step), repr(float(value)), job.seed])
+            others = [k for k in frame if k not in ("step", "return")]
+            writer.writerow(["step", "return", "seed", *others])
+            for i, step in enumerate(frame.get("step", [])):
+                values = [repr(float(frame[k][i])) for k in ("return", *others)]
+                writer.writerow([int(step), values[0], job.seed, *values[1:]])
         # What was run and on what, without the folders of the machine that it was run on.
         settings = {k: v for k, v in run.config["run"].items() if k != "out"}
         stamp = {k: v for k, v in run.stamp.items() if k != "command"}

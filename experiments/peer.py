@@ -5,12 +5,8 @@ start states by the same `evaluate`; it cannot be resumed.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-import torch
-from torch import Tensor
-
-from ..agents import State
 from ..envs import make
 from .config import RunOptions
 from .evaluation import evaluate
@@ -45,23 +41,6 @@ class Config:
 PRESETS = {"default": Config()}
 
 
-class SB3Policy:
-    """A Stable-Baselines3 model as a `Policy`; its actions are in [-1, 1] before scaling."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-
-    def initial_state(self, n: int) -> State:
-        """Return (): no memory."""
-        return ()
-
-    @torch.no_grad()
-    def act(self, obs: Tensor, state: State, *, explore: bool) -> tuple[Tensor, State]:
-        """Return the squashed action."""
-        action: Tensor = self.model.policy._predict(obs, deterministic=not explore)
-        return action, state
-
-
 def main(config: Config | None = None, *, resume: bool = False) -> Result:
     """Train the peer as configured."""
     if resume:
@@ -69,6 +48,8 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
     import gymnasium
     import stable_baselines3 as sb3
     from stable_baselines3.common.callbacks import BaseCallback
+
+    from ..agents.sb3 import SB3Policy
 
     c = config or Config()
     threads = use_threads(c.run.threads)
@@ -99,11 +80,11 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
                     if run.due(run.options.log_every) and "episode" in info:
                         run.log({"return": info["episode"]["r"]})
                 if run.due(run.options.eval_every):
-                    judged = evaluate(SB3Policy(model), judge, seed=EVAL_SEED)
-                    run.log({"return": judged.mean, "std": judged.returns.std()}, kind="eval")
+                    judged = evaluate(SB3Policy(model.policy), judge, seed=EVAL_SEED)
+                    run.log(judged.row(), kind="eval")
                     run.log_time()
                 return True
 
         model.learn(c.steps, callback=Log(), log_interval=None)
-        judged = evaluate(SB3Policy(model), judge, seed=EVAL_SEED)
+        judged = evaluate(SB3Policy(model.policy), judge, seed=EVAL_SEED)
     return Result(run.path, run.step, judged)

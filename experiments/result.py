@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -83,19 +84,39 @@ def load_policy(path: str | Path) -> LoadedPolicy:
     found = checkpoint.load(path / "checkpoints", path / "buffer")
     if found is None:
         raise FileNotFoundError(f"{path} has no usable checkpoint yet")
-    state = found.state["agent"]
-    first, last = _ends(state["actor"])
-    policy: Any
-    if method == "sac":
-        policy = SAC(first, last // 2, from_dict(SACConfig, config["agent"]))
-    elif method == "td3":
-        policy = TD3(first, last, from_dict(TD3Config, config["agent"]))
-    else:
+    if method not in _LOADERS:
         raise ValueError(f"{path} was made by {method!r}, whose policy this version does not load")
-    policy.load_state_dict(state)
-    return LoadedPolicy(policy, first, config)
+    policy, obs_dim = _LOADERS[method](config, found.state["agent"])
+    return LoadedPolicy(policy, obs_dim, config)
 
 
-def _ends(actor: dict[str, Tensor]) -> tuple[int, int]:
-    weights = [w for name, w in actor.items() if name.endswith("weight")]
-    return weights[0].shape[1], weights[-1].shape[0]
+def _load_off_policy(config: dict[str, Any], state: dict[str, Any]) -> tuple[Policy, int]:
+    weights = [w for name, w in state["actor"].items() if name.endswith("weight")]
+    obs_dim, out = weights[0].shape[1], weights[-1].shape[0]
+    agent: SAC | TD3
+    if "alpha" in config["agent"]:  # SAC's actor puts out a mean and a scale
+        agent = SAC(obs_dim, out // 2, from_dict(SACConfig, config["agent"]))
+    else:
+        agent = TD3(obs_dim, out, from_dict(TD3Config, config["agent"]))
+    agent.load_state_dict(state)
+    return agent, obs_dim
+
+
+def _load_ppo(config: dict[str, Any], state: dict[str, Any]) -> tuple[Policy, int]:
+    from gymnasium.spaces import Box
+    from stable_baselines3.common.policies import ActorCriticPolicy
+
+    from ..agents.sb3 import SB3Policy
+
+    weights = state["policy"]
+    obs_dim = weights["mlp_extractor.policy_net.0.weight"].shape[1]
+    act_dim = weights["action_net.weight"].shape[0]
+    spaces = Box(-np.inf, np.inf, (obs_dim,)), Box(-1, 1, (act_dim,))
+    hidden = list(config["agent"]["hidden"])
+    policy = ActorCriticPolicy(*spaces, lambda _: 0.0, net_arch=hidden)
+    policy.load_state_dict(weights)
+    moments = state["statistics"]
+    return SB3Policy(policy, moments and SimpleNamespace(**moments)), obs_dim
+
+
+_LOADERS = {"sac": _load_off_policy, "td3": _load_off_policy, "ppo": _load_ppo}

@@ -59,10 +59,8 @@ def test_a_suite_runs_and_is_written_down(tmp_path, capsys):
         for seed in (0, 1):
             target = tmp_path / "results" / "tiny" / arm / f"Reacher-v5-s{seed}.csv"
             rows = list(csv.reader(target.open()))
-            assert rows[0] == ["step", "return", "seed"] and [r[0] for r in rows[1:]] == [
-                "100",
-                "200",
-            ]
+            assert rows[0] == ["step", "return", "seed", "std", "length"]
+            assert [r[0] for r in rows[1:]] == ["100", "200"]
             stamp = json.loads(target.with_suffix(".json").read_text())
             assert stamp["status"] == "finished" and stamp["seed"] == seed
     layer = load_run(tmp_path / "runs" / "tiny" / "td3-layer" / "Reacher-v5-s0")

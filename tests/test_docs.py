@@ -10,9 +10,14 @@ from reverie.experiments import cli
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-SHORT = ["--steps", "40", "--learning-starts", "20", "--batch-size", "8", "--hidden", "16", "16",
-         "--utd", "0.5", "--eval-episodes", "2", "--threads", "1", "--no-progress",
-         "--no-tensorboard"]  # fmt: skip
+QUIET = ["--eval-episodes", "2", "--threads", "1", "--no-progress", "--no-tensorboard"]
+OFF_POLICY = ["--steps", "40", "--learning-starts", "20", "--batch-size", "8", "--hidden", "16",
+              "16", "--utd", "0.5", *QUIET]  # fmt: skip
+SHORT = {
+    "sac": OFF_POLICY,
+    "td3": OFF_POLICY,
+    "ppo": ["--steps", "40", "--num-envs", "2", "--n-steps", "10", "--batch-size", "10", *QUIET],
+}
 
 
 def blocks(page, language):
@@ -41,9 +46,7 @@ def test_commands_run(page, i, text, tmp_path, monkeypatch):
             continue
         argv = words[1:]
         if argv[0] in cli.METHODS:
-            more = int(argv[argv.index("--steps") + 1]) if "--resume" in argv else 0
-            short = SHORT if not more else [*SHORT[:1], "60"]
-            argv += short
+            argv += ["--steps", "60"] if "--resume" in argv else SHORT[argv[0]]
         assert cli.main(argv) == 0, line
 
 

@@ -1,0 +1,109 @@
+"""Stable-Baselines3's PPO, and its models as policies of ours."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor, nn
+
+from .api import State
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """Settings of PPO under Stable-Baselines3's names and with its defaults."""
+
+    n_steps: int = 256
+    """steps of every world in one rollout"""
+    batch_size: int = 64
+    """transitions per gradient step"""
+    n_epochs: int = 10
+    """passes over a rollout"""
+    gamma: float = 0.99
+    """discount"""
+    gae_lambda: float = 0.95
+    """lambda of generalised advantage estimation"""
+    clip_range: float = 0.2
+    """clip of the probability ratio"""
+    ent_coef: float = 0.0
+    """weight of the entropy bonus"""
+    vf_coef: float = 0.5
+    """weight of the value loss"""
+    max_grad_norm: float = 0.5
+    """gradient norm is clipped to this"""
+    lr: float = 3e-4
+    """learning rate of Adam"""
+    hidden: tuple[int, ...] = (64, 64)
+    """hidden layer widths, tanh"""
+    log_std: float = 0.0
+    """log standard deviation of the actions at the start"""
+    normalize: bool = True
+    """observations and rewards are divided by running statistics (VecNormalize)"""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that make no sense."""
+        if self.n_steps < 2 or self.batch_size < 2:
+            raise ValueError(
+                f"n_steps and batch_size must be at least 2, got {self.n_steps}, {self.batch_size}"
+            )
+
+
+def build_ppo(
+    env: VecEnv,
+    config: PPOConfig,
+    seed: int,
+    policy: Any = "MlpPolicy",
+    policy_kwargs: dict[str, Any] | None = None,
+) -> PPO:
+    """Return SB3's PPO on the CPU; it draws from torch's and numpy's global generators."""
+    c = config
+    kwargs = {
+        "net_arch": list(c.hidden),
+        "log_std_init": c.log_std,
+        "activation_fn": nn.Tanh,
+        **(policy_kwargs or {}),
+    }
+    return PPO(
+        policy,
+        env,
+        learning_rate=c.lr,
+        n_steps=c.n_steps,
+        batch_size=c.batch_size,
+        n_epochs=c.n_epochs,
+        gamma=c.gamma,
+        gae_lambda=c.gae_lambda,
+        clip_range=c.clip_range,
+        ent_coef=c.ent_coef,
+        vf_coef=c.vf_coef,
+        max_grad_norm=c.max_grad_norm,
+        policy_kwargs=kwargs,
+        seed=seed,
+        device="cpu",
+    )
+
+
+class SB3Policy:
+    """The policy network of a Stable-Baselines3 model as a `Policy`; actions in [-1, 1].
+
+    `statistics` (its `mean` and `var` [O]) normalise the observations as VecNormalize does.
+    """
+
+    def __init__(self, policy: Any, statistics: Any = None) -> None:
+        self.policy, self.statistics = policy, statistics
+
+    def initial_state(self, n: int) -> State:
+        """Return (): no memory."""
+        return ()
+
+    @torch.no_grad()
+    def act(self, obs: Tensor, state: State, *, explore: bool) -> tuple[Tensor, State]:
+        """Return the mean action, or a sample from torch's global generator."""
+        if self.statistics is not None:
+            mean = torch.as_tensor(self.statistics.mean, dtype=torch.float32)
+            var = torch.as_tensor(self.statistics.var, dtype=torch.float32)
+            obs = ((obs - mean) / torch.sqrt(var + 1e-8)).clamp(-10, 10)
+        self.policy.set_training_mode(False)
+        action: Tensor = self.policy._predict(obs, deterministic=not explore)
+        return action.clamp(-1, 1), state

@@ -1,0 +1,53 @@
+"""Train Stable-Baselines3's PPO on our worlds, resumable bit for bit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..agents.sb3 import PPOConfig
+from . import onpolicy
+from .config import RunOptions
+from .result import Result
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run of PPO."""
+
+    env: str = "reverie/HalfCheetah-v5"
+    """environment id: a task of ours, or any gymnasium id with continuous actions"""
+    steps: int = 1_000_000
+    """environment transitions to train for"""
+    seed: int = 0
+    """seed of the weights, the worlds and every draw"""
+    num_envs: int = 8
+    """worlds stepped together"""
+    env_options: Mapping[str, Any] = field(default_factory=dict)
+    """options of the task, from Python or a config file, e.g. {"ctrl_cost_weight": 0.05}"""
+    agent: PPOConfig = field(default_factory=PPOConfig)
+    """the learner"""
+    run: RunOptions = field(default_factory=RunOptions)
+    """the run directory"""
+
+
+PRESETS = {
+    "default": Config(),
+    "quick": Config(
+        env="reverie/InvertedPendulum-v5",
+        steps=20_480,
+        run=RunOptions(eval_every=4_096, log_every=2_048),
+    ),
+}
+
+
+def main(config: Config | None = None, *, resume: bool = False) -> Result:
+    """Train PPO as configured; `resume` continues the run directory bit for bit."""
+    return onpolicy.run_ppo("ppo", config or Config(), resume)
+
+
+if __name__ == "__main__":
+    import sys
+
+    from .cli import main as command
+
+    raise SystemExit(command(["ppo", *sys.argv[1:]]))
