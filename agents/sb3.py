@@ -1,10 +1,15 @@
 """Stable-Baselines3's PPO, and its models as policies of ours."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
+from gymnasium.spaces import Box
 from stable_baselines3 import PPO
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
@@ -59,11 +64,10 @@ def build_ppo(
 ) -> PPO:
     """Return SB3's PPO on the CPU; it draws from torch's and numpy's global generators."""
     c = config
-    kwargs = {
+    kwargs = policy_kwargs or {
         "net_arch": list(c.hidden),
         "log_std_init": c.log_std,
         "activation_fn": nn.Tanh,
-        **(policy_kwargs or {}),
     }
     return PPO(
         policy,
@@ -107,3 +111,22 @@ class SB3Policy:
         self.policy.set_training_mode(False)
         action: Tensor = self.policy._predict(obs, deterministic=not explore)
         return action.clamp(-1, 1), state
+
+
+def load_ppo(
+    state: Mapping[str, Any],
+    obs_dim: int,
+    act_dim: int,
+    policy: Any,
+    policy_kwargs: Mapping[str, Any],
+    hidden: tuple[int, ...],
+) -> SB3Policy:
+    """Return the policy in a saved state: its weights, and its statistics if it has some."""
+    spaces = Box(-np.inf, np.inf, (obs_dim,)), Box(-1, 1, (act_dim,))
+    if policy == "MlpPolicy":
+        network = ActorCriticPolicy(*spaces, lambda _: 0.0, net_arch=list(hidden))
+    else:
+        network = policy(*spaces, lambda _: 0.0, **policy_kwargs)
+    network.load_state_dict(state["policy"])
+    moments = state["statistics"]
+    return SB3Policy(network, moments and SimpleNamespace(**moments))

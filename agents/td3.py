@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..buffers import Transitions
 from . import losses
@@ -63,7 +63,9 @@ class TD3:
         seed: int = 0,
         compile: bool = False,
         bfloat16: bool = False,
+        actor: nn.Module | None = None,
     ) -> None:
+        """Build the networks; an `actor` of your own (obs [B, O] to [-1, 1]) keeps its weights."""
         self.config = c = config or TD3Config()
         within(c, gamma=(0, 1), tau=(0, 1), lr=(0, 1), critics=(1, 1000), policy_delay=(1, 1000))
         if c.critic_norm == "batch":
@@ -73,11 +75,14 @@ class TD3:
         self.acting = generator(seed, "acting", self.device)
         weights = generator(seed, "weights")
         with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator
-            self.actor = DeterministicActor(obs_dim, act_dim, c.hidden)
+            own = DeterministicActor(obs_dim, act_dim, c.hidden) if actor is None else actor
+        self.actor: nn.Module = own
         self.critic = Critic(obs_dim, act_dim, c.hidden, c.critics, c.critic_norm)
-        for module in (self.actor, self.critic):
-            initialise(module, weights)
-            module.to(self.device)
+        if actor is None:
+            initialise(self.actor, weights)
+        initialise(self.critic, weights)
+        self.actor.to(self.device)
+        self.critic.to(self.device)
         self.target_actor, self.target_critic = (
             copy.deepcopy(self.actor),
             copy.deepcopy(self.critic),

@@ -6,6 +6,7 @@ Importing this package registers the tasks with gymnasium as `reverie/<id>`.
 from typing import Any
 
 from .api import BatchEnv, StepResult
+from .contexts import Contexts
 from .make import known_ids, make, register_all, register_task
 from .task import Task
 
@@ -21,6 +22,7 @@ def to_sb3(env: BatchEnv) -> Any:
 
 __all__ = [
     "BatchEnv",
+    "Contexts",
     "StepResult",
     "Task",
     "known_ids",

@@ -44,10 +44,11 @@ def by_get_data(batch: Batch) -> None:
     """cfrc_ext of every world through a scratch MjData, one after the other: 8-30 us a world."""
     out = batch.bind("cfrc_ext")
     out.flags.writeable = True
+    models = batch.models or [batch.model] * batch.nsim
     scratch = mujoco.MjData(batch.model)
-    for i in range(batch.nsim):
+    for i, model in enumerate(models):
         batch.get_data(i, scratch)
-        mujoco.mj_rnePostConstraint(batch.model, scratch)
+        mujoco.mj_rnePostConstraint(model, scratch)
         out[i] = scratch.cfrc_ext
     out.flags.writeable = False
 

@@ -1,18 +1,22 @@
 """N worlds of a task: step, report the true successor, then restart the finished worlds."""
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import mujoco
 import numpy as np
 import torch
 from torch import Tensor
 
+from . import contexts as ctx
 from .api import Array, StepResult, check_action
+from .contexts import Contexts
 from .names import unknown
 from .physics import NativePhysics
-from .starts import GymnasiumStarts, Starts
-from .task import Task, resolve
+from .starts import GymnasiumStarts, Starts, rows_of
+from .task import Params, Task, resolve
 
 _RNG: dict[str, Any] = {"counter": Starts, "gymnasium": GymnasiumStarts}
 
@@ -23,7 +27,10 @@ class TaskEnv:
     `step` is the learners' door: torch, actions in [-1, 1], finished worlds restart. The
     gymnasium views use `advance` and `restart`: numpy, native units, float64, no restart.
 
-    Raises ValueError for an unknown option or rng, a wrong action shape, a non-finite action.
+    `context`: contexts, or a mapping of features to values whose grid they are; world i plays
+    row i mod K, and by default the K worlds of a group start the same episodes. `streams` [N]:
+    the stream of start states that each world follows. Raises ValueError for an unknown option,
+    context or rng, a wrong action shape, a non-finite action.
     """
 
     discrete = False
@@ -39,6 +46,8 @@ class TaskEnv:
         dtype: torch.dtype = torch.float32,
         rng: str = "counter",
         max_episode_steps: int | None = None,
+        context: Contexts | Mapping[str, Any] | None = None,
+        streams: Sequence[int] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         if num_envs < 1:
@@ -46,22 +55,27 @@ class TaskEnv:
         if rng not in _RNG:
             raise unknown("rng", rng, _RNG)
         self.task, self.num_envs, self.xp = task, num_envs, np
-        self.p = resolve(task, options or {})
-        model = task.model(self.p)
+        self.contexts = Contexts.grid(context) if isinstance(context, Mapping) else context
+        models, params = _variants(task, resolve(task, options or {}), self.contexts)
+        if len(models) > num_envs:
+            raise ValueError(
+                f"{len(models)} contexts in {num_envs} worlds: some would never be played; use "
+                f"num_envs={len(models)} or more"
+            )
+        row = np.arange(num_envs) % len(models)
+        per_world = ctx.stack(params, row)
+        self.p = p = SimpleNamespace(**{**vars(params[0]), **per_world})
+        p.per_world = tuple(per_world)
+        self.model = model = models[0]
         self.physics = NativePhysics(
-            model,
+            [models[i] for i in row] if len(models) > 1 else model,
             num_envs,
             task.fields,
             refresh=task.refresh,
             contact_forces=task.contact_forces,
             threads=threads,
         )
-        p = self.p
-        p.nq, p.nv, p.dt = model.nq, model.nv, model.opt.timestep * p.frame_skip
-        p.init_qpos, p.init_qvel = np.array(model.qpos0), np.zeros(model.nv)
-        if task.setup is not None:
-            task.setup(model, p)
-        self.model = model
+        self.fps = 1 / (model.opt.timestep * p.frame_skip)  # environment steps per second
         self.low, self.high = np.array(model.actuator_ctrlrange).T
         # In float32 so that the controls of a float32 policy are the same on every engine.
         half, mid = ((self.high - self.low) / 2, (self.high + self.low) / 2)
@@ -72,11 +86,15 @@ class TaskEnv:
         self.dtype = dtype
         self._np_dtype = torch.empty(0, dtype=dtype).numpy().dtype
         self.max_episode_steps = max_episode_steps
-        self.context_id = torch.zeros(num_envs, dtype=torch.int64)
-        self.context = torch.zeros(num_envs, 0)
+        self.context_id = torch.from_numpy(row)
+        table = np.zeros((1, 0)) if self.contexts is None else self.contexts.table
+        self.context = torch.from_numpy(table[row].astype(np.float32))
         self.notes = self.physics.notes
         self.terms: dict[str, Array] = {}  # reward terms of the last step
-        self.starts: Starts | GymnasiumStarts = _RNG[rng](task, p, np, num_envs, seed)
+        stream = np.arange(num_envs) // len(models) if streams is None else np.asarray(streams)
+        if stream.shape != (num_envs,):
+            raise ValueError(f"streams has shape {stream.shape}, expected ({num_envs},)")
+        self.starts: Starts | GymnasiumStarts = _RNG[rng](task, p, np, stream, seed)
         self._all = np.arange(num_envs)
         self._elapsed = np.zeros(num_envs, np.int64)
         self._none = np.zeros(num_envs, bool)
@@ -122,10 +140,10 @@ class TaskEnv:
         self._elapsed[rows] = 0
         if self._carry is not None and self.task.before is not None:  # these fields are current
             self._carry[rows] = self.task.before(self.xp, self.physics.fields, self.p)[rows]
-        fields: Any = self.physics.fields
-        if ids is not None:
-            fields = _Rows(fields, ids)
-        return self.task.observe(self.xp, fields, self.p)
+        if ids is None:
+            return self.task.observe(self.xp, self.physics.fields, self.p)
+        fields = _Rows(self.physics.fields, ids)
+        return self.task.observe(self.xp, fields, rows_of(self.p, ids))
 
     def info(self) -> dict[str, Array]:
         """Gymnasium's info of the last step or reset, before any restart."""
@@ -204,6 +222,33 @@ class TaskEnv:
 
     def close(self) -> None:
         """Nothing to release: the batch goes with the object."""
+
+
+def _variants(
+    task: Task, p: Params, contexts: Contexts | None
+) -> tuple[list[mujoco.MjModel], list[Params]]:
+    """Return a model and the parameters, with what is derived from the model, for each row."""
+    base = task.model(p)
+    if contexts is None:
+        return [base], [_derive(task, p, base)]
+    physical, own = ctx.split(contexts.names, task.id, task.contexts)
+    models, params = [], []
+    for values in contexts.table:
+        row = dict(zip(contexts.names, map(float, values), strict=True))
+        model = copy.copy(base)
+        ctx.apply(model, {name: row[name] for name in physical})
+        models.append(model)
+        variant = SimpleNamespace(**{**vars(p), **{name: row[name] for name in own}})
+        params.append(_derive(task, variant, model))
+    return models, params
+
+
+def _derive(task: Task, p: Params, model: mujoco.MjModel) -> Params:
+    p.nq, p.nv, p.dt = model.nq, model.nv, model.opt.timestep * p.frame_skip
+    p.init_qpos, p.init_qvel = np.array(model.qpos0), np.zeros(model.nv)
+    if task.setup is not None:
+        task.setup(model, p)
+    return p
 
 
 class _Rows:

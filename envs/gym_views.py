@@ -1,5 +1,6 @@
 """Reverie's tasks as gymnasium sees them: one `Env`, or a `VectorEnv` in any autoreset mode."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -11,6 +12,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from .api import Array
+from .contexts import Contexts
 from .core import TaskEnv
 from .tasks import TASKS
 
@@ -34,12 +36,26 @@ class SingleEnv(gymnasium.Env[Array, Array], EzPickle):  # type: ignore[misc]
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
 
     def __init__(
-        self, task: str, *, rng: str = "counter", render_mode: str | None = None, **options: Any
+        self,
+        task: str,
+        *,
+        rng: str = "counter",
+        render_mode: str | None = None,
+        context: Contexts | Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> None:
-        EzPickle.__init__(self, task, rng=rng, render_mode=render_mode, **options)
-        self.env = TaskEnv(TASKS[task], 1, rng=rng, dtype=torch.float64, threads=1, options=options)
+        EzPickle.__init__(self, task, rng=rng, render_mode=render_mode, context=context, **options)
+        self.env = TaskEnv(
+            TASKS[task],
+            1,
+            rng=rng,
+            dtype=torch.float64,
+            threads=1,
+            context=context,
+            options=options,
+        )
         self.observation_space, self.action_space = _spaces(self.env)
-        self.metadata = {**self.metadata, "render_fps": round(1 / self.env.p.dt)}
+        self.metadata = {**self.metadata, "render_fps": round(self.env.fps)}
         self.render_mode = render_mode
         self._renderer: Any = None
 
@@ -101,6 +117,7 @@ class VectorView(gymnasium.vector.VectorEnv[Array, Array, Array]):  # type: igno
         rng: str = "counter",
         threads: int | None = None,
         render_mode: str | None = None,
+        context: Contexts | Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         self.env = TaskEnv(
@@ -110,13 +127,14 @@ class VectorView(gymnasium.vector.VectorEnv[Array, Array, Array]):  # type: igno
             dtype=torch.float64,
             threads=threads,
             max_episode_steps=max_episode_steps,
+            context=context,
             options=options,
         )
         self.num_envs = num_envs
         self.mode = AutoresetMode(autoreset_mode)
         self.metadata = {
             "render_modes": ["rgb_array"],
-            "render_fps": round(1 / self.env.p.dt),
+            "render_fps": round(self.env.fps),
             "autoreset_mode": self.mode,
         }
         self.render_mode = render_mode

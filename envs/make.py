@@ -2,11 +2,13 @@
 
 import importlib
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from .api import BatchEnv
+from .contexts import Contexts
 from .core import TaskEnv
 from .names import unknown
 from .task import Task
@@ -68,6 +70,8 @@ def make(
     rng: str = "counter",
     dtype: torch.dtype = torch.float32,
     max_episode_steps: int | None = None,
+    context: Contexts | Mapping[str, Any] | None = None,
+    streams: Sequence[int] | None = None,
     **options: Any,
 ) -> BatchEnv:
     """Return `num_envs` worlds of an environment, stepped together.
@@ -76,7 +80,10 @@ def make(
     `backend="gymnasium"`; `my_module:reverie/MyTask-v0` imports your module, which registers it;
     any other gymnasium id (`my_pkg:MyEnv-v0`) goes through an adapter.
     `threads`: of the physics, None for every CPU the process may use. `max_episode_steps`: None
-    for the task's own limit, 0 for none. `options`: the task's, e.g. `ctrl_cost_weight=0.05`.
+    for the task's own limit, 0 for none. `context`: `{"gravity": [4.9, 9.8]}`, every combination,
+    or `Contexts`; world i plays row i mod K. `streams` [N]: which start states each world follows;
+    by default the worlds of a group of K start alike. `options`: the task's, e.g.
+    `ctrl_cost_weight=0.05`.
 
     Raises ValueError for an unknown id, option or backend (the nearest known one is named) and
     for a device that is not there.
@@ -108,8 +115,12 @@ def make(
             dtype=dtype,
             rng=rng,
             max_episode_steps=limit or None,
+            context=context,
+            streams=streams,
             options=options,
         )
+    if context is not None or streams is not None:
+        raise ValueError(f"{env_id} is another package's: contexts and streams need a task of ours")
     return _make_foreign(env_id, num_envs, seed, max_episode_steps, options)
 
 

@@ -57,8 +57,9 @@ class WorldRenderer:
         """Return world `world` as an RGB image [H, W, 3], uint8."""
         state = self.env.physics.get_state()[world]
         sig = mujoco.mjtState.mjSTATE_INTEGRATION.value
-        mujoco.mj_setState(self.env.model, self._data, state, sig)
-        mujoco.mj_forward(self.env.model, self._data)
+        model = self.env.physics.models[world]
+        mujoco.mj_setState(model, self._data, state, sig)
+        mujoco.mj_forward(model, self._data)
         self._renderer.update_scene(self._data, self._camera)
         return np.asarray(self._renderer.render()).copy()
 

@@ -1,6 +1,7 @@
 """Where episodes start: each world's coming reset states, drawn in blocks."""
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,23 @@ from .random import CounterDraws, GymnasiumDraws
 from .task import Params, Task
 
 
+def rows_of(p: Params, ids: Array) -> Params:
+    """Return the parameters of worlds `ids`: entries that differ between worlds are indexed."""
+    if not p.per_world:
+        return p
+    return SimpleNamespace(**{**vars(p), **{name: getattr(p, name)[ids] for name in p.per_world}})
+
+
 class Starts:
     """Reset states of N worlds from the counter-based stream.
 
-    A block of coming episodes is drawn at once for a world, so that a reset is a look-up.
+    World i follows stream `streams[i]`. A block of coming episodes is drawn at once for a world,
+    so that a reset is a look-up.
     """
 
-    def __init__(self, task: Task, p: Params, xp: Any, num_envs: int, seed: int) -> None:
-        self.task, self.p, self.xp = task, p, xp
+    def __init__(self, task: Task, p: Params, xp: Any, streams: Array, seed: int) -> None:
+        self.task, self.p, self.xp, self.streams = task, p, xp, streams
+        num_envs = len(streams)
         self.block = max(1, min(64, 4096 // num_envs))
         self.episode = np.zeros(num_envs, np.int64)  # the next one of each world
         self._loaded = np.full(num_envs, -self.block, np.int64)
@@ -45,8 +55,9 @@ class Starts:
 
     def _fill(self, ids: Array, blocks: Array) -> None:
         episode = (blocks[:, None] + np.arange(self.block)).ravel()
-        draws = CounterDraws(self.xp, self.seed, np.repeat(ids, self.block), episode)
-        qpos, qvel = self.task.reset(self.xp, draws, self.p)
+        worlds = np.repeat(ids, self.block)
+        draws = CounterDraws(self.xp, self.seed, self.streams[worlds], episode)
+        qpos, qvel = self.task.reset(self.xp, draws, rows_of(self.p, worlds))
         start = np.concatenate([qpos, qvel], axis=1)
         self._start[ids] = start.reshape(len(ids), self.block, -1)
         self._loaded[ids] = blocks
@@ -62,15 +73,15 @@ class Starts:
 
 
 class GymnasiumStarts:
-    """Reset states in gymnasium's own draws: PCG64 generators seeded seed + world."""
+    """Reset states in gymnasium's own draws: PCG64 generators seeded seed + stream."""
 
-    def __init__(self, task: Task, p: Params, xp: Any, num_envs: int, seed: int) -> None:
-        self.task, self.p, self.xp, self.num_envs = task, p, xp, num_envs
+    def __init__(self, task: Task, p: Params, xp: Any, streams: Array, seed: int) -> None:
+        self.task, self.p, self.xp, self.streams = task, p, xp, streams
         self.reseed(seed)
 
     def reseed(self, seed: int) -> None:
-        """Seed world i with seed + i."""
-        self.use([_pcg64(seed + i) for i in range(self.num_envs)])
+        """Seed world i with seed + its stream."""
+        self.use([_pcg64(seed + int(i)) for i in self.streams])
 
     def use(self, generators: Sequence[np.random.Generator]) -> None:
         """Draw from these generators, one for each world."""
@@ -78,7 +89,8 @@ class GymnasiumStarts:
 
     def next(self, ids: Array) -> tuple[Array, Array]:
         """Return qpos and qvel of the next episode of worlds `ids`."""
-        return self.task.reset(self.xp, GymnasiumDraws([self.generators[i] for i in ids]), self.p)
+        draws = GymnasiumDraws([self.generators[i] for i in ids])
+        return self.task.reset(self.xp, draws, rows_of(self.p, ids))
 
     def state_dict(self) -> dict[str, Any]:
         """Return each generator's state."""

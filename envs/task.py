@@ -38,6 +38,7 @@ class Task:
     info: Callable[..., dict[str, Array]] | None = None  # (xp, before, f, p): gymnasium's info
     setup: Callable[[mujoco.MjModel, Params], None] | None = None  # adds derived entries to p
     refresh: str = "none"  # none as gymnasium's v5: fields lag a substep; vel for our own tasks
+    contexts: tuple[str, ...] = ()  # parameters that may differ between worlds: [N] arrays
     contact_forces: bool = False  # cfrc_ext by mj_rnePostConstraint after the step
     camera: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))  # for watch
 

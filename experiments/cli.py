@@ -19,6 +19,7 @@ METHODS = {
     "sac": "soft actor-critic; presets redq, droq, crossq",
     "td3": "twin delayed DDPG",
     "ppo": "Stable-Baselines3's PPO on our worlds, resumable",
+    "ncap": "the C. elegans circuit and its controls on the N-link swimmer",
     "peer": "Stable-Baselines3's SAC or TD3, written down as our runs are",
 }
 COMMANDS = {
@@ -115,7 +116,8 @@ def run_method(name: str, argv: Sequence[str] | None = None) -> int:
 def _parse(module: Any, args: list[str], default: Any, name: str) -> Any:
     import tyro
 
-    config_type = tyro.conf.OmitArgPrefixes[module.Config]
+    flat = not getattr(module, "PREFIXED", False)  # two parts of a method may share a name
+    config_type = tyro.conf.OmitArgPrefixes[module.Config] if flat else module.Config
     extra = "\n\nAlso: --preset " + "|".join(module.PRESETS)
     extra += "; --config RUN or config.json; --resume RUN; --seeds 0:5 --jobs 2"
     return tyro.cli(

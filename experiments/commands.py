@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..envs import known_ids, make
+from ..envs.contexts import parse_contexts
 from .evaluation import evaluate
 from .result import LoadedPolicy, load_policy, load_run
 
@@ -44,6 +45,9 @@ def _positional(args: Sequence[str], command: str) -> tuple[list[str], list[str]
 def _world(policy: LoadedPolicy, env: str | None, num_envs: int, seed: int = 0) -> Any:
     config = policy.config
     options = dict(config.get("env_options", {})) if env is None else {}
+    if env is None and config.get("context"):
+        options["context"] = contexts = parse_contexts(config["context"])
+        num_envs = max(num_envs, len(contexts or ()))
     return make(env or config["env"], num_envs, seed=seed, **options)
 
 

@@ -10,6 +10,7 @@ from ..agents import Agent, Metrics, RandomPolicy, reset_where
 from ..agents.seeding import stream_seed
 from ..buffers import Layout, ReplayBuffer, Transitions
 from ..envs import BatchEnv, make
+from ..envs.contexts import parse_contexts
 from ..envs.core import TaskEnv
 from .evaluation import Evaluation, evaluate
 from .process import Interrupted, check_device, use_threads
@@ -46,17 +47,23 @@ def run_agent(method: str, agent_class: Any, config: Any, resume: bool) -> Resul
     return Result(run.path, run.step, judged)
 
 
+def make_pair(config: Any, threads: int) -> tuple[BatchEnv, BatchEnv]:
+    """Return the worlds to learn in and those to be judged in."""
+    kwargs = {**config.env_options, "threads": threads}
+    if config.context:
+        kwargs["context"] = parse_contexts(config.context)
+    env = make(config.env, config.num_envs, seed=config.seed * SEED_STRIDE, **kwargs)
+    return env, make(config.env, config.run.eval_episodes, **kwargs)
+
+
 def make_worlds(config: Any, threads: int) -> tuple[BatchEnv, BatchEnv, ReplayBuffer]:
     """Return the worlds to learn in, those to be judged in, and the buffer between."""
-    kwargs = dict(config.env_options)
-    seed = config.seed * SEED_STRIDE
-    env = make(config.env, config.num_envs, seed=seed, threads=threads, **kwargs)
+    env, judge = make_pair(config, threads)
     if env.discrete:
         raise ValueError(
             f"{config.env} has discrete actions, which SAC and TD3 do not take; use a continuous "
             "environment (`reverie list envs`)"
         )
-    judge = make(config.env, config.run.eval_episodes, threads=threads, **kwargs)
     capacity = config.buffer_size - config.buffer_size % config.num_envs
     layout = Layout(env.obs_dim, env.act_dim)
     replay = stream_seed(config.seed, "replay")

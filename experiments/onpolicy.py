@@ -9,10 +9,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
 from ..agents.sb3 import PPOConfig, SB3Policy, build_ppo
-from ..envs import BatchEnv, make
+from ..envs import BatchEnv
 from ..envs.sb3 import BatchVecEnv
 from .evaluation import Evaluation, evaluate
-from .offpolicy import EVAL_SEED, SEED_STRIDE
+from .offpolicy import EVAL_SEED, SEED_STRIDE, make_pair
 from .process import Interrupted, use_threads
 from .result import Result
 from .run import Run
@@ -133,15 +133,20 @@ def _set_moments(x: Any, values: dict[str, Any]) -> None:
     x.mean, x.var, x.count = values["mean"].copy(), values["var"].copy(), values["count"]
 
 
-def run_ppo(method: str, config: Any, resume: bool, policy: Any = "MlpPolicy", **kw: Any) -> Result:
-    """Train PPO as configured; `policy` and `kw` as Stable-Baselines3 takes them."""
+def run_ppo(
+    method: str,
+    config: Any,
+    agent: PPOConfig,
+    resume: bool,
+    policy: Any = "MlpPolicy",
+    **kwargs: Any,
+) -> Result:
+    """Train PPO as configured; `policy` and its `kwargs` as Stable-Baselines3 takes them."""
     c = config
     if c.run.device != "cpu":
         raise ValueError(f"PPO runs on the CPU here, got device={c.run.device!r}")
-    threads, options = use_threads(c.run.threads), dict(c.env_options)
-    env = make(c.env, c.num_envs, seed=c.seed * SEED_STRIDE, threads=threads, **options)
-    judge = make(c.env, c.run.eval_episodes, threads=threads, **options)
-    s = Session(env, c.agent, c.seed, policy, **kw)
+    env, judge = make_pair(c, use_threads(c.run.threads))
+    s = Session(env, agent, c.seed, policy, **kwargs)
     label = f"{method}-{c.env.split('/')[-1]}-s{c.seed}"
     with Run(method, c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
         judged = train(run, s, judge, c)

@@ -22,6 +22,8 @@ class Config:
     """seed of the weights, the worlds and every draw"""
     num_envs: int = 8
     """worlds stepped together"""
+    context: tuple[str, ...] = ()
+    """contexts of a task of ours, gravity=4.9,9.8 mass=1,2: every combination, in turn by world"""
     env_options: Mapping[str, Any] = field(default_factory=dict)
     """options of the task, from Python or a config file, e.g. {"ctrl_cost_weight": 0.05}"""
     agent: PPOConfig = field(default_factory=PPOConfig)
@@ -42,7 +44,8 @@ PRESETS = {
 
 def main(config: Config | None = None, *, resume: bool = False) -> Result:
     """Train PPO as configured; `resume` continues the run directory bit for bit."""
-    return onpolicy.run_ppo("ppo", config or Config(), resume)
+    c = config or Config()
+    return onpolicy.run_ppo("ppo", c, c.agent, resume)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -103,20 +102,23 @@ def _load_off_policy(config: dict[str, Any], state: dict[str, Any]) -> tuple[Pol
 
 
 def _load_ppo(config: dict[str, Any], state: dict[str, Any]) -> tuple[Policy, int]:
-    from gymnasium.spaces import Box
-    from stable_baselines3.common.policies import ActorCriticPolicy
+    from ..agents.sb3 import load_ppo
 
-    from ..agents.sb3 import SB3Policy
-
-    weights = state["policy"]
-    obs_dim = weights["mlp_extractor.policy_net.0.weight"].shape[1]
-    act_dim = weights["action_net.weight"].shape[0]
-    spaces = Box(-np.inf, np.inf, (obs_dim,)), Box(-1, 1, (act_dim,))
-    hidden = list(config["agent"]["hidden"])
-    policy = ActorCriticPolicy(*spaces, lambda _: 0.0, net_arch=hidden)
-    policy.load_state_dict(weights)
-    moments = state["statistics"]
-    return SB3Policy(policy, moments and SimpleNamespace(**moments)), obs_dim
+    obs_dim = state["policy"]["mlp_extractor.policy_net.0.weight"].shape[1]
+    act_dim = state["policy"]["action_net.weight"].shape[0]
+    hidden = tuple(config["agent"]["hidden"])
+    return load_ppo(state, obs_dim, act_dim, "MlpPolicy", {}, hidden), obs_dim
 
 
-_LOADERS = {"sac": _load_off_policy, "td3": _load_off_policy, "ppo": _load_ppo}
+def _load_ncap(config: dict[str, Any], state: dict[str, Any]) -> tuple[Policy, int]:
+    from . import ncap
+
+    return ncap.load(config, state)
+
+
+_LOADERS = {
+    "sac": _load_off_policy,
+    "td3": _load_off_policy,
+    "ppo": _load_ppo,
+    "ncap": _load_ncap,
+}

@@ -34,6 +34,8 @@ class Config:
     """torch.compile the losses"""
     bfloat16: bool = False
     """matrix products in bfloat16"""
+    context: tuple[str, ...] = ()
+    """contexts of a task of ours, gravity=4.9,9.8 mass=1,2: every combination, in turn by world"""
     env_options: Mapping[str, Any] = field(default_factory=dict)
     """options of the task, from Python or a config file, e.g. {"ctrl_cost_weight": 0.05}"""
     agent: TD3Config = field(default_factory=TD3Config)

@@ -37,7 +37,7 @@ def film(policy: Policy, env: Any, out: Path, steps: int = 200) -> tuple[float, 
             break
     renderer.close()
     out.parent.mkdir(parents=True, exist_ok=True)
-    _write(frames, out, 1 / env.p.dt)
+    _write(frames, out, env.fps)
     return total, len(frames)
 
 
@@ -58,7 +58,7 @@ def film_dump(run: Path, out: Path, world: int = 0) -> tuple[str, int]:
         env.physics.set_state(rows[world : world + 1])
         frames.append(renderer.frame(0))
     renderer.close()
-    _write(frames, out, 1 / env.p.dt)
+    _write(frames, out, env.fps)
     return str(found.state["what"]), len(frames)
 
 

@@ -1,7 +1,7 @@
 """The tasks that Reverie ships, by id."""
 
 from ..task import Task
-from . import bodies, half_cheetah, small, swimmer, walkers
+from . import bodies, half_cheetah, small, swim, swimmer, walkers
 
 TASKS: dict[str, Task] = {
     task.id: task
@@ -17,5 +17,6 @@ TASKS: dict[str, Task] = {
         small.INVERTED_PENDULUM,
         small.PUSHER,
         small.REACHER,
+        swim.SWIM,
     )
 }

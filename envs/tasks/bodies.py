@@ -9,6 +9,7 @@ from ..api import Array
 from ..task import Fields, Params, Task
 from .common import (
     between,
+    column,
     control_cost,
     gymnasium_model,
     noise_normal,
@@ -60,7 +61,7 @@ def ant_reward(
     xp: Any, before: Array, f: Fields, action: Array, p: Params
 ) -> tuple[Array, dict[str, Array]]:
     """Forward velocity and a bonus for health, less control and contact costs."""
-    velocity = (f.xpos[:, p.main, :2] - before) / p.dt
+    velocity = (f.xpos[:, p.main, :2] - before) / column(p.dt)
     forward = velocity[:, 0] * p.forward_reward_weight
     survive = ant_healthy(xp, f, p) * p.healthy_reward
     ctrl = control_cost(xp, action, p.ctrl_cost_weight)
@@ -122,8 +123,8 @@ def humanoid_setup(model: mujoco.MjModel, p: Params) -> None:
 
 def centre_of_mass(xp: Any, f: Fields, p: Params) -> Array:
     """Return the x and y of the mass centre [N, 2]."""
-    weighted = xp.sum(p.body_mass[:, None] * f.xipos[:, :, :2], axis=1)
-    return weighted / p.total_mass
+    weighted = xp.sum(p.body_mass[..., None] * f.xipos[:, :, :2], axis=1)
+    return weighted / column(p.total_mass)
 
 
 def humanoid_observe(xp: Any, f: Fields, p: Params) -> Array:
@@ -151,7 +152,7 @@ def humanoid_reward(
     xp: Any, before: Array, f: Fields, action: Array, p: Params
 ) -> tuple[Array, dict[str, Array]]:
     """Velocity of the mass centre and a bonus for health, less control and contact costs."""
-    velocity = (centre_of_mass(xp, f, p) - before) / p.dt
+    velocity = (centre_of_mass(xp, f, p) - before) / column(p.dt)
     forward = p.forward_reward_weight * velocity[:, 0]
     survive = between(f.qpos[:, 2], p.healthy_z_range) * p.healthy_reward
     ctrl, contact = _costs(xp, f, p, p.contact_cost_weight, p.contact_cost_range)
@@ -192,7 +193,7 @@ def standup_info(xp: Any, f: Fields, p: Params) -> dict[str, Array]:
     """Return where the body is, and its tendons."""
     info = humanoid_info(xp, f, p)
     info.pop("distance_from_origin")
-    return {**info, "z_distance_from_origin": f.qpos[:, 2] - p.init_qpos[2]}
+    return {**info, "z_distance_from_origin": f.qpos[:, 2] - p.init_qpos[..., 2]}
 
 
 _HUMANOID_PARAMS = {

@@ -37,6 +37,11 @@ def x_before(xp: Any, f: Fields, p: Params) -> Array:
     return f.qpos[:, 0] + 0.0
 
 
+def column(x: Any) -> Any:
+    """Return a parameter so that it divides [N, k]: a number as it is, [N] as [N, 1]."""
+    return x if isinstance(x, float) else x[:, None]
+
+
 def control_cost(xp: Any, action: Array, weight: float) -> Array:
     """Return weight * |a|^2 in the action's own dtype, as gymnasium computes it."""
     return weight * xp.sum(xp.square(action), axis=1)
@@ -75,7 +80,7 @@ def planar_info(xp: Any, f: Fields, p: Params) -> dict[str, Array]:
     """Return where a planar body is."""
     return {
         "x_position": f.qpos[:, 0] + 0.0,
-        "z_distance_from_origin": f.qpos[:, 1] - p.init_qpos[1],
+        "z_distance_from_origin": f.qpos[:, 1] - p.init_qpos[..., 1],
     }
 
 

@@ -174,7 +174,7 @@ def pusher_reset(xp: Any, u: Any, p: Params) -> tuple[Array, Array]:
     """Put the arm at rest, the object off the goal, and give the arm small velocities."""
     place = u.accept((-0.3, -0.2), (0.0, 0.2), clear_of_goal)
     qvel = p.init_qvel + u.uniform(-0.005, 0.005, p.nv)
-    arm = xp.zeros_like(qvel[:, : p.nq - 4]) + p.init_qpos[:-4]
+    arm = xp.zeros_like(qvel[:, : p.nq - 4]) + p.init_qpos[..., :-4]
     qpos = xp.concat([arm, place, xp.zeros_like(place)], axis=1)
     return qpos, xp.concat([qvel[:, :-4], xp.zeros_like(qvel[:, -4:])], axis=1)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from ..api import Array
 from ..task import Fields, Params, Task
-from .common import control_cost, gymnasium_model, noise_uniform, positions, xy_info
+from .common import column, control_cost, gymnasium_model, noise_uniform, positions, xy_info
 
 
 def xy_before(xp: Any, f: Fields, p: Params) -> Array:
@@ -21,7 +21,7 @@ def swimmer_reward(
     xp: Any, before: Array, f: Fields, action: Array, p: Params
 ) -> tuple[Array, dict[str, Array]]:
     """Velocity along x less control cost."""
-    velocity = (f.qpos[:, :2] - before) / p.dt
+    velocity = (f.qpos[:, :2] - before) / column(p.dt)
     forward = p.forward_reward_weight * velocity[:, 0]
     cost = control_cost(xp, action, p.ctrl_cost_weight)
     terms = {

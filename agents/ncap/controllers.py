@@ -1,0 +1,156 @@
+"""Controllers that a search can try many of at once: [P candidates, E episodes] in one batch.
+
+Each has `size` parameters, `initial()` ones, `bind(parameters [P, 1, D])` once for an episode and
+`act(bound, obs [P, E, O])` for every step. The controls of the circuit: what the same search
+makes of a clock alone, of feedback alone, and of a network.
+"""
+
+import itertools
+import math
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..api import State
+
+
+class Controller(Protocol):
+    """Maps parameters and observations to actions in [-1, 1], batched over both."""
+
+    size: int
+
+    def initial(self, generator: torch.Generator | None = None) -> Tensor:
+        """Return parameters [D] to start from."""
+        ...
+
+    def bind(self, parameters: Tensor) -> Any:
+        """Prepare parameters [..., D] for `act`."""
+        ...
+
+    def act(self, bound: Any, obs: Tensor) -> Tensor:
+        """Return actions [..., N] for observations [..., O]."""
+        ...
+
+
+def clock(obs: Tensor, horizon: int) -> Tensor:
+    """Return the control step [...] from the time feature, the last column."""
+    return torch.round((obs[..., -1] + 1) * (horizon / 2))
+
+
+class SineCPG:
+    """Open-loop travelling wave: clip(amplitude_i sin(2 pi f t / period - lag i) + offset).
+
+    Parameters: amplitude, frequency as a factor of 1 / period, lag per joint (rad), change of the
+    amplitude from head to tail, offset. Works on bodies of any length.
+    """
+
+    names = ("amplitude", "frequency", "lag", "slope", "offset")
+    size = len(names)
+
+    def __init__(self, joints: int, period: int = 60, horizon: int = 1000) -> None:
+        self.period, self.horizon = period, horizon
+        self._joint = torch.arange(joints, dtype=torch.float32)
+        self._along = self._joint / max(joints - 1, 1) - 0.5
+
+    def initial(self, generator: torch.Generator | None = None) -> Tensor:
+        """Return a full-strength wave of the circuit's period, one radian behind at each joint."""
+        return torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0])
+
+    def bind(self, parameters: Tensor) -> tuple[Tensor, ...]:
+        """Return amplitude and phase of each joint [..., N], rate and offset [..., 1]."""
+        amplitude, rate, lag, slope, offset = parameters[..., None].unbind(-2)
+        strength = amplitude * (1 + slope * self._along.to(parameters))
+        return strength, lag * self._joint.to(parameters), rate, offset
+
+    def act(self, bound: tuple[Tensor, ...], obs: Tensor) -> Tensor:
+        """Return torques [..., N]; only the time feature is looked at."""
+        strength, phase, rate, offset = bound
+        turn = clock(obs, self.horizon)[..., None] * (2 * math.pi / self.period)
+        return (strength * torch.sin(rate * turn - phase) + offset).clamp(-1, 1)
+
+
+class Features:
+    """What linear policies and networks see: angles over the limit, velocities over 0.1 m/s.
+
+    With a clock also its sine and cosine, at the circuit's period.
+    """
+
+    def __init__(self, joints: int, limit: float, timed: bool, period: int, horizon: int) -> None:
+        self.timed, self.period, self.horizon = timed, period, horizon
+        scale = torch.full((4 * joints + 3,), 10.0)
+        scale[:joints] = 1 / limit
+        self.scale = scale
+        self.size = len(scale) + 2 * timed
+
+    def __call__(self, obs: Tensor) -> Tensor:
+        """Return features [..., F] of observations [..., O]; their last column is the time."""
+        x = obs[..., :-1] * self.scale.to(obs)
+        if not self.timed:
+            return x
+        turn = clock(obs, self.horizon)[..., None] * (2 * math.pi / self.period)
+        return torch.cat([x, torch.sin(turn), torch.cos(turn)], dim=-1)
+
+
+class Network:
+    """A tanh network, or a linear policy when `hidden` is empty, with clipped linear output."""
+
+    def __init__(
+        self,
+        joints: int,
+        limit: float,
+        hidden: tuple[int, ...] = (64, 64),
+        *,
+        timed: bool = False,
+        period: int = 60,
+        horizon: int = 1000,
+    ) -> None:
+        self.features = Features(joints, limit, timed, period, horizon)
+        widths = [self.features.size, *hidden, joints]
+        self.shapes = list(itertools.pairwise(widths))
+        self.size = sum(a * b + b for a, b in self.shapes)
+        self.linear = not hidden
+
+    def initial(self, generator: torch.Generator | None = None) -> Tensor:
+        """Return zeros for a linear policy, else uniform within 1 / sqrt(inputs)."""
+        if self.linear:
+            return torch.zeros(self.size)
+        parts = []
+        for a, b in self.shapes:
+            parts.append((2 * torch.rand(a * b + b, generator=generator) - 1) / math.sqrt(a))
+        return torch.cat(parts)
+
+    def bind(self, parameters: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return weights [..., in, out] and biases [..., out] of every layer."""
+        layers, at = [], 0
+        for a, b in self.shapes:
+            weight = parameters[..., at : at + a * b].unflatten(-1, (a, b))
+            layers.append((weight, parameters[..., at + a * b : at + a * b + b]))
+            at += a * b + b
+        return layers
+
+    def act(self, bound: list[tuple[Tensor, Tensor]], obs: Tensor) -> Tensor:
+        """Return actions [..., N]."""
+        x = self.features(obs)[..., None, :]
+        for i, (weight, bias) in enumerate(bound):
+            x = x @ weight + bias[..., None, :]
+            if i < len(bound) - 1:
+                x = torch.tanh(x)
+        return x[..., 0, :].clamp(-1, 1)
+
+
+class ControllerPolicy:
+    """A controller with its parameters [D] as a `Policy`: deterministic, without memory."""
+
+    def __init__(self, controller: Controller, parameters: Tensor) -> None:
+        self.controller, self.parameters = controller, parameters
+        self._bound = controller.bind(parameters)
+
+    def initial_state(self, n: int) -> State:
+        """Return (): the clock is in the observation."""
+        return ()
+
+    @torch.no_grad()
+    def act(self, obs: Tensor, state: State, *, explore: bool) -> tuple[Tensor, State]:
+        """Return the controller's actions; exploring is the search's business."""
+        return self.controller.act(self._bound, obs), state

@@ -1,0 +1,238 @@
+"""Train the C. elegans circuit, or a control of it, to swim: ES, CMA-ES, ARS, TD3 or PPO."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from tyro.conf import OmitArgPrefixes
+
+from ..agents import TD3, TD3Config
+from ..agents.ncap import (
+    Circuit,
+    CircuitConfig,
+    Controller,
+    ControllerPolicy,
+    Network,
+    SineCPG,
+    joint_limit,
+)
+from ..agents.sb3 import PPOConfig
+from ..agents.search import SEARCHES, SearchConfig
+from ..agents.seeding import generator, stream_seed
+from ..envs import make
+from . import offpolicy, onpolicy
+from .config import RunOptions
+from .evaluation import Evaluation, evaluate
+from .ncap_transfer import off_nominal
+from .offpolicy import EVAL_SEED, SEED_STRIDE
+from .population import population_returns
+from .process import Interrupted, use_threads
+from .result import Result
+from .run import Run
+
+PREFIXED = True  # --es.lr, --agent.lr, --ppo.lr
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run on the N-link swimmer."""
+
+    env: str = "reverie/Swim-v0"
+    """the N-link swimmer"""
+    links: int = 6
+    """links of the body, one more than its joints"""
+    controller: Literal["circuit", "cpg", "linear", "mlp", "mlp-clock"] = "circuit"
+    """what is trained; TD3 and PPO take circuit and mlp"""
+    search: Literal["es", "cma", "ars", "td3", "ppo"] = "es"
+    """how"""
+    steps: int = 160_000
+    """environment transitions; an episode has 1,000"""
+    seed: int = 0
+    """seed of the start, the perturbations and the worlds"""
+    episodes: int = 1
+    """episodes of each candidate in a generation, the same starts for all"""
+    transfer: bool = False
+    """at the end, score other bodies, fluids and gears too (searches only)"""
+    circuit: CircuitConfig = field(default_factory=CircuitConfig)
+    """the wiring"""
+    es: SearchConfig = field(default_factory=SearchConfig)
+    """settings of es, cma and ars"""
+    hidden: tuple[int, ...] = (64, 64)
+    """hidden layer widths of an mlp under a search"""
+    num_envs: int = 1
+    """worlds stepped together (TD3, PPO)"""
+    utd: float = 1.0
+    """updates per transition (TD3)"""
+    batch_size: int = 256
+    """transitions per update (TD3)"""
+    buffer_size: int = 1_000_000
+    """transitions kept (TD3)"""
+    learning_starts: int = 2_000
+    """transitions of random actions before the first update (TD3)"""
+    compile: bool = False
+    """torch.compile the losses (TD3)"""
+    bfloat16: bool = False
+    """matrix products in bfloat16 (TD3)"""
+    agent: TD3Config = field(default_factory=TD3Config)
+    """TD3"""
+    ppo: PPOConfig = field(default_factory=lambda: PPOConfig(normalize=False))
+    """PPO"""
+    context: tuple[str, ...] = ()
+    """contexts to train in, density=1000,3000: every combination, in turn by world"""
+    env_options: Mapping[str, Any] = field(default_factory=dict)
+    """options of the task, from Python or a config file"""
+    run: OmitArgPrefixes[RunOptions] = field(
+        default_factory=lambda: RunOptions(
+            eval_every=16_000, eval_episodes=5, log_every=16_000, checkpoint_every=160_000
+        )
+    )
+    """the run directory"""
+
+
+PRESETS = {
+    "default": Config(),
+    "quick": Config(steps=96_000),
+    "script": Config(es=SearchConfig(sigma=0.02, lr=0.01, population=8), steps=16_000),
+    "cpg": Config(controller="cpg"),
+    "linear": Config(controller="linear", search="ars"),
+    "mlp": Config(controller="mlp"),
+    "mlp-clock": Config(controller="mlp-clock"),
+    "td3": Config(
+        search="td3",
+        steps=100_000,
+        run=RunOptions(eval_every=10_000, eval_episodes=5, log_every=5_000),
+    ),
+    "ppo": Config(
+        search="ppo",
+        steps=100_000,
+        num_envs=8,
+        run=RunOptions(eval_every=10_000, eval_episodes=5, log_every=5_000),
+    ),
+}
+
+
+def build_controller(c: Config, links: int | None = None) -> Controller:
+    """Return the controller for a body of `links`, by default the one trained on."""
+    links = links or c.links
+    joints, limit = links - 1, joint_limit(links)
+    if c.controller == "circuit":
+        return Circuit(joints, limit, c.circuit)
+    if c.controller == "cpg":
+        return SineCPG(joints, c.circuit.period)
+    hidden = () if c.controller == "linear" else c.hidden
+    timed = c.controller == "mlp-clock"
+    return Network(joints, limit, hidden, timed=timed, period=c.circuit.period)
+
+
+def build_td3(c: Config, obs_dim: int, act_dim: int, **kwargs: Any) -> TD3:
+    """Return TD3 with the circuit as its actor, or with its own network."""
+    if c.controller != "circuit":
+        return TD3(obs_dim, act_dim, c.agent, **kwargs)
+    from ..agents.ncap.actors import CircuitActor
+
+    circuit = Circuit(c.links - 1, joint_limit(c.links), c.circuit)
+    actor = CircuitActor(circuit, generator(c.seed, "weights"))
+    return TD3(obs_dim, act_dim, c.agent, actor=actor, **kwargs)
+
+
+def ppo_policy(c: Config) -> tuple[Any, dict[str, Any]]:
+    """Return the policy that SB3's PPO is built with, and its arguments."""
+    if c.controller != "circuit":
+        return "MlpPolicy", {}
+    from ..agents.ncap.actors import CircuitPolicy
+
+    circuit = Circuit(c.links - 1, joint_limit(c.links), c.circuit)
+    return CircuitPolicy, {"circuit": circuit, "hidden": c.ppo.hidden}
+
+
+def main(config: Config | None = None, *, resume: bool = False) -> Result:
+    """Train as configured; `resume` continues the run directory bit for bit."""
+    c = config or Config()
+    own = {"links": c.links, "time_feature": True}
+    c = dataclasses.replace(c, env_options={**c.env_options, **own})
+    if c.search in ("td3", "ppo") and c.controller not in ("circuit", "mlp"):
+        raise ValueError(f"{c.search} trains circuit and mlp, not {c.controller!r}")
+    if c.search == "td3":
+
+        def td3(obs_dim: int, act_dim: int, _: Any, **kwargs: Any) -> TD3:
+            return build_td3(c, obs_dim, act_dim, **kwargs)
+
+        return offpolicy.run_agent("ncap", td3, c, resume)
+    if c.search == "ppo":
+        policy, kwargs = ppo_policy(c)
+        return onpolicy.run_ppo("ncap", c, c.ppo, resume, policy, **kwargs)
+    threads = use_threads(c.run.threads)
+    label = f"ncap-{c.controller}-{c.search}-s{c.seed}"
+    controller = build_controller(c)
+    start = controller.initial(generator(c.seed, "weights"))
+    search = SEARCHES[c.search](start, c.es, stream_seed(c.seed, "search"))
+    with Run("ncap", c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
+        judged = train(run, c, controller, search, threads)
+    return Result(run.path, run.step, judged)
+
+
+def train(run: Run, c: Config, controller: Controller, search: Any, threads: int) -> Evaluation:
+    """Search until `c.steps` transitions; return the last evaluation of the search's best."""
+    population = c.es.population
+    if c.context:
+        raise ValueError("a search trains in one context; TD3 and PPO take several")
+    worlds = {**c.env_options, "threads": threads}
+    streams = np.tile(np.arange(c.episodes), population)
+    env = make(c.env, population * c.episodes, streams=streams.tolist(), **worlds)
+    judge = make(c.env, c.run.eval_episodes, **worlds)
+    run.note(**env.notes)
+    state = run.restore()
+    if state is not None:
+        search.load_state_dict(state["agent"]["search"])
+    judged: Evaluation | None = None
+    while run.step < c.steps:
+        generation = run.step // (env.num_envs * 1000)
+        seed = c.seed * SEED_STRIDE + generation * c.episodes
+        returns = population_returns(env, controller, search.ask(), seed)
+        search.tell(returns.mean(1))
+        run.tick(env.num_envs * int(env.max_episode_steps or 0))
+        best = search.best
+        if run.due(run.options.log_every):
+            run.log({"return": returns.mean(), "best_return": returns.mean(1).max()})
+            run.log_time()
+        if run.due(run.options.eval_every):
+            judged = evaluate(ControllerPolicy(controller, best), judge, seed=EVAL_SEED)
+            row = judged.row()
+            if c.transfer and run.step >= c.steps:
+                row |= off_nominal(lambda n: build_controller(c, n), best, c.links, threads)
+            run.log(row, kind="eval")
+        if run.due(run.options.checkpoint_every) or run.stopping:
+            run.save({"agent": {"search": search.state_dict(), "best": best}})
+            if run.stopping and run.step < c.steps:
+                raise Interrupted(run.path)
+    if judged is None:  # resumed at the end
+        judged = evaluate(ControllerPolicy(controller, search.best), judge, seed=EVAL_SEED)
+    return judged
+
+
+def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Any, int]:
+    """Return the policy of a run's checkpoint, and the width of its observations."""
+    from .config import from_dict
+
+    c = from_dict(Config, config)
+    obs_dim = 4 * (c.links - 1) + 4
+    if c.search == "td3":
+        agent = build_td3(c, obs_dim, c.links - 1)
+        agent.load_state_dict(state)
+        return agent, obs_dim
+    if c.search == "ppo":
+        from ..agents.sb3 import load_ppo
+
+        return load_ppo(state, obs_dim, c.links - 1, *ppo_policy(c), c.ppo.hidden), obs_dim
+    return ControllerPolicy(build_controller(c), torch.as_tensor(state["best"])), obs_dim
+
+
+if __name__ == "__main__":
+    import sys
+
+    from .cli import main as command
+
+    raise SystemExit(command(["ncap", *sys.argv[1:]]))
