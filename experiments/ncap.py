@@ -54,6 +54,8 @@ class Config:
     """seed of the start, the perturbations and the worlds"""
     episodes: int = 1
     """episodes of each candidate in a generation, the same starts for all"""
+    episode_steps: int = 1000
+    """environment steps of an episode of a search"""
     transfer: bool = False
     """at the end, score other bodies, fluids and gears too (searches only)"""
     circuit: CircuitConfig = field(default_factory=CircuitConfig)
@@ -179,7 +181,7 @@ def train(run: Run, c: Config, controller: Controller, search: Any, threads: int
     population = c.es.population
     if c.context:
         raise ValueError("a search trains in one context; TD3 and PPO take several")
-    worlds = {**c.env_options, "threads": threads}
+    worlds = {**c.env_options, "threads": threads, "max_episode_steps": c.episode_steps}
     streams = np.tile(np.arange(c.episodes), population)
     env = make(c.env, population * c.episodes, streams=streams.tolist(), **worlds)
     judge = make(c.env, c.run.eval_episodes, **worlds)
@@ -189,11 +191,11 @@ def train(run: Run, c: Config, controller: Controller, search: Any, threads: int
         search.load_state_dict(state["agent"]["search"])
     judged: Evaluation | None = None
     while run.step < c.steps:
-        generation = run.step // (env.num_envs * 1000)
+        generation = run.step // (env.num_envs * c.episode_steps)
         seed = c.seed * SEED_STRIDE + generation * c.episodes
         returns = population_returns(env, controller, search.ask(), seed)
         search.tell(returns.mean(1))
-        run.tick(env.num_envs * int(env.max_episode_steps or 0))
+        run.tick(env.num_envs * c.episode_steps)
         best = search.best
         if run.due(run.options.log_every):
             run.log({"return": returns.mean(), "best_return": returns.mean(1).max()})

@@ -44,7 +44,7 @@ def test_a_run_directory_is_complete(name, tmp_path):
     assert result.path == tmp_path / "a" and result.steps == 660
     assert np.isfinite(result.eval_return) and result.evaluation.returns.shape == (2, 1)
     run = load_run(result.path)
-    assert run.method == name and from_dict(module.Config, run.config) == options
+    assert run.method == name.partition("-")[0] and from_dict(module.Config, run.config) == options
     assert run.stamp["status"] == "finished" and run.stamp["step"] == 660
     assert {"reverie", "revision", "packages", "cpu", "threads", "seed"} <= run.stamp.keys()
     assert "native, mujoco" in run.stamp["notes"]["engine"]

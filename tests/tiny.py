@@ -1,9 +1,12 @@
 """A short run of every method script: a new script is covered by all suites by its entry here."""
 
 import dataclasses
+import functools
 
+from reverie.agents.ncap import CircuitConfig
 from reverie.agents.sb3 import PPOConfig
-from reverie.experiments import ppo, sac, td3
+from reverie.agents.search import SearchConfig
+from reverie.experiments import ncap, ppo, sac, td3
 from reverie.experiments.config import RunOptions
 
 
@@ -31,7 +34,44 @@ def on_policy(module, out, name):
     )
 
 
-METHODS = {"sac": (sac, off_policy), "td3": (td3, off_policy), "ppo": (ppo, on_policy)}
+SWIM = {"links": 6, "time_feature": True, "max_episode_steps": 50}
+
+
+def ncap_search(module, out, name, search="cma", controller="circuit"):
+    """Episodes of 5 steps, so that saves come at the same steps: a generation is 30 of them."""
+    return module.Config(
+        search=search, controller=controller, steps=660, es=SearchConfig(population=6),
+        circuit=CircuitConfig(shared=False, learn_period=True),
+        env_options={"links": 6, "time_feature": True}, episode_steps=5,
+        run=run_options(out, name),
+    )  # fmt: skip
+
+
+def ncap_td3(module, out, name):
+    return dataclasses.replace(
+        off_policy(module, out, name), env="reverie/Swim-v0", search="td3", links=6,
+        env_options=SWIM,
+    )  # fmt: skip
+
+
+def ncap_ppo(module, out, name):
+    agent = PPOConfig(n_steps=10, batch_size=15, n_epochs=2, hidden=(24, 24), normalize=False)
+    return module.Config(
+        search="ppo", steps=660, num_envs=3, ppo=agent, run=run_options(out, name),
+        env_options=SWIM,
+    )  # fmt: skip
+
+
+METHODS = {
+    "sac": (sac, off_policy),
+    "td3": (td3, off_policy),
+    "ppo": (ppo, on_policy),
+    "ncap": (ncap, ncap_search),
+    "ncap-es": (ncap, functools.partial(ncap_search, search="es", controller="mlp-clock")),
+    "ncap-ars": (ncap, functools.partial(ncap_search, search="ars", controller="linear")),
+    "ncap-td3": (ncap, ncap_td3),
+    "ncap-ppo": (ncap, ncap_ppo),
+}
 
 
 def module_of(method):

@@ -16,7 +16,7 @@ class CircuitActor(nn.Module):
     Signs are kept in the forward pass (`CircuitConfig.constraint`), whatever the optimiser does.
     """
 
-    def __init__(self, circuit: Circuit, generator: torch.Generator | None = None) -> None:
+    def __init__(self, circuit: Circuit, generator: torch.Generator | None) -> None:
         super().__init__()
         if circuit.config.learn_period:
             raise ValueError("the period has no gradient: learn_period needs a search")
@@ -100,7 +100,7 @@ class CircuitPolicy(ActorCriticPolicy):  # type: ignore[misc]
 
     def _build(self, lr_schedule: Any) -> None:
         super()._build(lr_schedule)
-        self.action_net = CircuitActor(self._circuit)
+        self.action_net = CircuitActor(self._circuit, None)  # SB3 seeds the global generator
         self.log_std.requires_grad_(False)
         learned = [p for p in self.parameters() if p.requires_grad]
         self.optimizer = self.optimizer_class(learned, lr=lr_schedule(1), **self.optimizer_kwargs)

@@ -112,7 +112,7 @@ class Circuit:
         mask = torch.full((joints,), float(c.proprioception))
         mask[0] = float(c.oscillator)
         self._mask = mask
-        self.signs = torch.tensor(signs)
+        self.signs = torch.tensor(signs, dtype=torch.float32)
         if c.learn_period:
             self.names.append("period")
         self.size = len(self.names)
