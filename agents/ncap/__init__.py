@@ -1,7 +1,7 @@
 """Neural circuit architectural priors (Bhattasali et al. 2022) and their controls."""
 
 from .circuit import Activity, Circuit, CircuitConfig, Weights, joint_limit
-from .controllers import Controller, ControllerPolicy, Network, SineCPG
+from .controllers import Controller, ControllerPolicy, Network, SineCPG, to_numpy
 
 __all__ = [
     "Activity",
@@ -13,4 +13,5 @@ __all__ = [
     "SineCPG",
     "Weights",
     "joint_limit",
+    "to_numpy",
 ]

@@ -10,9 +10,11 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+Array = Any  # a torch tensor (learners, policies) or a numpy array (populations): same code
 DORSAL, VENTRAL = 0, 1
 
 
@@ -54,21 +56,35 @@ class CircuitConfig:
 class Weights(NamedTuple):
     """Effective weights, signed and spread over sides and segments."""
 
-    drive: Tensor  # [..., 2, N]: of the oscillator into segment 0, of joint i - 1 into segment i
-    ipsi: Tensor  # [..., 2, N]: B neuron to the muscle of its side
-    contra: Tensor  # [..., 2, N]: B neuron of the other side to this side's muscle
-    speed: Tensor | None  # [..., 2, N]: the brake
-    turn: Tensor | None  # [..., 2, N]: the turn command, 0 beyond turn_joints
-    period: Tensor  # [...]: control steps
+    drive: Array  # [..., 2, N]: of the oscillator into segment 0, of joint i - 1 into segment i
+    ipsi: Array  # [..., 2, N]: B neuron to the muscle of its side
+    contra: Array  # [..., 2, N]: B neuron of the other side to this side's muscle
+    speed: Array | None  # [..., 2, N]: the brake
+    turn: Array | None  # [..., 2, N]: the turn command, 0 beyond turn_joints
+    period: Array  # [...]: control steps
+
+    def numpy(self) -> "Weights":
+        """Return the weights as numpy arrays."""
+        return Weights(*(None if w is None else w.numpy() for w in self))
 
 
 class Activity(NamedTuple):
     """What every unit does at one step."""
 
-    oscillator: Tensor  # [..., 2]
-    neuron: Tensor  # [..., 2, N]: B neurons
-    muscle: Tensor  # [..., 2, N]
-    torque: Tensor  # [..., N], in [-1, 1]
+    oscillator: Array  # [..., 2]
+    neuron: Array  # [..., 2, N]: B neurons
+    muscle: Array  # [..., 2, N]
+    torque: Array  # [..., N], in [-1, 1]
+
+
+def namespace(x: Array) -> Any:
+    """Return torch or numpy, whichever has the functions for x."""
+    return torch if isinstance(x, Tensor) else np
+
+
+def clock(obs: Array, horizon: int) -> Array:
+    """Return the control step [...] from the time feature, the last column of obs [..., O]."""
+    return namespace(obs).round((obs[..., -1] + 1) * (horizon / 2))
 
 
 class Circuit:
@@ -160,19 +176,19 @@ class Circuit:
             period,
         )
 
-    def step_of(self, obs: Tensor) -> Tensor:
+    def step_of(self, obs: Array) -> Array:
         """Return the control step [...] of observations [..., O] from their time feature."""
-        return torch.round((obs[..., -1] + 1) * (self.horizon / 2))
+        return clock(obs, self.horizon)
 
-    def act(self, weights: Weights, obs: Tensor) -> Tensor:
+    def act(self, weights: Weights, obs: Array) -> Array:
         """Return torques [..., N] for observations [..., O]."""
         return self.activity(weights, obs[..., : self.joints], self.step_of(obs)).torque
 
     def activity(
         self,
         w: Weights,
-        angles: Tensor,
-        step: Tensor,
+        angles: Array,
+        step: Array,
         *,
         right: Any = 0.0,
         left: Any = 0.0,
@@ -183,28 +199,26 @@ class Circuit:
         `right` goes to the dorsal side. Equations of section 3 of the method's sheet; g clips to
         [0, 1].
         """
-        phase = torch.remainder(step, w.period)
-        dorsal = (phase < torch.floor(w.period / 2)).to(angles)
-        oscillator = torch.stack([dorsal, 1 - dorsal], dim=-1)
-        bend = angles / self.limit
-        bends = torch.stack([bend, -bend], dim=-2).clamp(0, 1)
-        inputs = torch.cat([oscillator[..., None], bends[..., :-1]], dim=-1)
+        xp = namespace(angles)
+        dorsal = step % w.period < w.period // 2
+        oscillator = xp.stack([dorsal, ~dorsal], -1)
+        bend = angles[..., :-1] * (1 / self.limit)
+        bends = xp.clip(xp.stack([bend, -bend], -2), 0, 1)
+        inputs = xp.concatenate([oscillator[..., None], bends], -1)
         drive = w.drive * inputs
         if w.turn is not None:
-            command = torch.stack(
-                torch.broadcast_tensors(_unit(right, step), _unit(left, step)), -1
-            )
+            command = xp.stack([_unit(right, step), _unit(left, step)], -1)
             drive = drive + w.turn * command[..., None]
         if w.speed is not None:
             drive = drive + w.speed * (1 - _unit(speed, step))[..., None, None]
-        neuron = drive.clamp(0, 1)
-        muscle = (w.ipsi * neuron + w.contra * neuron.flip(-2)).clamp(0, 1)
+        neuron = xp.clip(drive, 0, 1)
+        muscle = xp.clip(w.ipsi * neuron + w.contra * xp.flip(neuron, (-2,)), 0, 1)
         torque = muscle[..., DORSAL, :] - muscle[..., VENTRAL, :]
         return Activity(oscillator, neuron, muscle, torque)
 
 
-def _unit(command: Any, like: Tensor) -> Tensor:
-    return torch.as_tensor(command, dtype=like.dtype).clamp(0, 1).expand(like.shape)
+def _unit(command: Any, like: Array) -> Array:
+    return namespace(like).clip(like * 0 + command, 0, 1)
 
 
 def _softplus_inverse(x: Tensor) -> Tensor:

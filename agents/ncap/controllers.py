@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..api import State
+from .circuit import Array, clock, namespace
 
 
 class Controller(Protocol):
@@ -25,17 +26,21 @@ class Controller(Protocol):
         ...
 
     def bind(self, parameters: Tensor) -> Any:
-        """Prepare parameters [..., D] for `act`."""
+        """Prepare parameters [..., D] for `act`: a tuple of tensors."""
         ...
 
-    def act(self, bound: Any, obs: Tensor) -> Tensor:
-        """Return actions [..., N] for observations [..., O]."""
+    def act(self, bound: Any, obs: Array) -> Array:
+        """Return actions [..., N] for observations [..., O], all tensors or all numpy arrays."""
         ...
 
 
-def clock(obs: Tensor, horizon: int) -> Tensor:
-    """Return the control step [...] from the time feature, the last column."""
-    return torch.round((obs[..., -1] + 1) * (horizon / 2))
+def to_numpy(bound: Any) -> Any:
+    """Return what `bind` gave with numpy arrays for tensors: a batch of small arrays is faster."""
+    if isinstance(bound, Tensor):
+        return bound.numpy()
+    if hasattr(bound, "numpy"):
+        return bound.numpy()
+    return tuple(to_numpy(x) for x in bound)
 
 
 class SineCPG:
@@ -63,11 +68,12 @@ class SineCPG:
         strength = amplitude * (1 + slope * self._along.to(parameters))
         return strength, lag * self._joint.to(parameters), rate, offset
 
-    def act(self, bound: tuple[Tensor, ...], obs: Tensor) -> Tensor:
+    def act(self, bound: tuple[Array, ...], obs: Array) -> Array:
         """Return torques [..., N]; only the time feature is looked at."""
+        xp = namespace(obs)
         strength, phase, rate, offset = bound
         turn = clock(obs, self.horizon)[..., None] * (2 * math.pi / self.period)
-        return (strength * torch.sin(rate * turn - phase) + offset).clamp(-1, 1)
+        return xp.clip(strength * xp.sin(rate * turn - phase) + offset, -1, 1)
 
 
 class Features:
@@ -78,18 +84,17 @@ class Features:
 
     def __init__(self, joints: int, limit: float, timed: bool, period: int, horizon: int) -> None:
         self.timed, self.period, self.horizon = timed, period, horizon
-        scale = torch.full((4 * joints + 3,), 10.0)
-        scale[:joints] = 1 / limit
-        self.scale = scale
-        self.size = len(scale) + 2 * timed
+        self.joints, self.limit = joints, limit
+        self.size = 4 * joints + 3 + 2 * timed
 
-    def __call__(self, obs: Tensor) -> Tensor:
+    def __call__(self, obs: Array) -> Array:
         """Return features [..., F] of observations [..., O]; their last column is the time."""
-        x = obs[..., :-1] * self.scale.to(obs)
-        if not self.timed:
-            return x
-        turn = clock(obs, self.horizon)[..., None] * (2 * math.pi / self.period)
-        return torch.cat([x, torch.sin(turn), torch.cos(turn)], dim=-1)
+        xp = namespace(obs)
+        parts = [obs[..., : self.joints] / self.limit, obs[..., self.joints : -1] * 10]
+        if self.timed:
+            turn = clock(obs, self.horizon)[..., None] * (2 * math.pi / self.period)
+            parts += [xp.sin(turn), xp.cos(turn)]
+        return xp.concatenate(parts, -1)
 
 
 class Network:
@@ -120,23 +125,24 @@ class Network:
             parts.append((2 * torch.rand(a * b + b, generator=generator) - 1) / math.sqrt(a))
         return torch.cat(parts)
 
-    def bind(self, parameters: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def bind(self, parameters: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
         """Return weights [..., in, out] and biases [..., out] of every layer."""
         layers, at = [], 0
         for a, b in self.shapes:
             weight = parameters[..., at : at + a * b].unflatten(-1, (a, b))
             layers.append((weight, parameters[..., at + a * b : at + a * b + b]))
             at += a * b + b
-        return layers
+        return tuple(layers)
 
-    def act(self, bound: list[tuple[Tensor, Tensor]], obs: Tensor) -> Tensor:
+    def act(self, bound: tuple[tuple[Array, Array], ...], obs: Array) -> Array:
         """Return actions [..., N]."""
+        xp = namespace(obs)
         x = self.features(obs)[..., None, :]
         for i, (weight, bias) in enumerate(bound):
             x = x @ weight + bias[..., None, :]
             if i < len(bound) - 1:
-                x = torch.tanh(x)
-        return x[..., 0, :].clamp(-1, 1)
+                x = xp.tanh(x)
+        return xp.clip(x[..., 0, :], -1, 1)
 
 
 class ControllerPolicy:

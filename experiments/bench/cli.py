@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..stamp import hardware
-from . import buffer, env, learner
+from . import buffer, env, learner, population
 from .common import OURS, BenchOptions, Report
 
 MISSING = "not installed (pip install reverie[bench])"
@@ -17,6 +17,7 @@ BENCHES: dict[str, Callable[[BenchOptions], Report]] = {
     "env": env.run,
     "buffer": buffer.run,
     "learner": learner.run,
+    "population": population.run,
 }
 
 

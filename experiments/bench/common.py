@@ -36,9 +36,9 @@ V5_TASKS = (
 class BenchOptions:
     """Measure a part of Reverie beside its peers, interleaved in one run."""
 
-    what: tyro.conf.Positional[Literal["env", "buffer", "learner"]]
+    what: tyro.conf.Positional[Literal["env", "buffer", "learner", "population"]]
     """env: steps of the v5 tasks, replay write included; buffer: sample and add; learner:
-    gradient steps"""
+    gradient steps; population: a search's rollouts on the swimmer"""
     threads: int = 2
     """CPU threads of the physics (env), of torch (buffer, learner), and of every peer that has
     threads"""
