@@ -15,7 +15,7 @@ import numpy as np
 from .api import Array
 from .names import unknown
 
-Model = mujoco.MjModel
+Model = Any  # mujoco.MjModel, whose stubs are not followed
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def _parse(module: Any, args: list[str], default: Any, name: str) -> Any:
     import tyro
 
     flat = not getattr(module, "PREFIXED", False)  # two parts of a method may share a name
-    config_type = tyro.conf.OmitArgPrefixes[module.Config] if flat else module.Config
+    config_type = tyro.conf.OmitArgPrefixes[module.Config] if flat else module.Config  # type: ignore[misc]
     extra = "\n\nAlso: --preset " + "|".join(module.PRESETS)
     extra += "; --config RUN or config.json; --resume RUN; --seeds 0:5 --jobs 2"
     return tyro.cli(

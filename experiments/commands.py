@@ -106,6 +106,17 @@ class WatchOptions:
     """show the last states before a run met a value that was not finite"""
     world: int = 0
     """world to show of a dump"""
+    waves: bool = False
+    """draw the wave along a swimmer's joints instead of a film"""
+
+
+def _panel(policy: LoadedPolicy) -> Any:
+    """Return what to draw beside the film: the circuit where the policy is one, else nothing."""
+    if not policy.has_circuit:
+        return None
+    from .ncap_figures import Panel
+
+    return Panel(policy, 240)
 
 
 def watch(args: Sequence[str]) -> int:
@@ -122,7 +133,14 @@ def watch(args: Sequence[str]) -> int:
             continue
         policy = load_policy(path)
         env = _world(policy, None, 1, options.seed)
-        total, steps = film(policy, env, out, options.steps)
+        if options.waves:
+            from .ncap_figures import waves
+
+            target = options.out or Path(path) / "waves.png"
+            lags = ", ".join(f"{x:.1f}" for x in waves(policy, env, target))
+            print(f"{target}: each joint lags the one in front by {lags} steps")
+            continue
+        total, steps = film(policy, env, out, options.steps, _panel(policy))
         print(f"{out}: {steps} steps, return {total:.1f}")
     return 0
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -36,7 +37,7 @@ def off_nominal(
         rows += [list({**NOMINAL, family: v}.values()) for v in values]
         families += [family] * len(values)
     contexts = Contexts(tuple(NOMINAL), np.array(rows))
-    options = {"time_feature": True, "threads": threads}
+    options: dict[str, Any] = {"time_feature": True, "threads": threads}
     env = make("reverie/Swim-v0", len(rows) * EPISODES, context=contexts, links=links, **options)
     returns = population_returns(env, build(links), parameters[None], EVAL_SEED)[0]
     by_row = returns.view(EPISODES, len(rows)).mean(0)  # world i plays row i mod K

@@ -1,9 +1,11 @@
 """A policy on film."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from ..agents import Policy
 from ..envs import make
@@ -13,10 +15,17 @@ from . import checkpoint
 from .config import read_config
 
 
-def film(policy: Policy, env: Any, out: Path, steps: int = 200) -> tuple[float, int]:
+def film(
+    policy: Policy,
+    env: Any,
+    out: Path,
+    steps: int = 200,
+    panel: Callable[[Tensor], Any] | None = None,
+) -> tuple[float, int]:
     """Play one episode of at most `steps` and write it to `out`; return its return and length.
 
-    `.gif` plays anywhere, `.mp4` needs the extra [video], `.png` is a strip of eight pictures.
+    `panel(obs [O])` gives a picture of the same height to put beside each frame. `.gif` plays
+    anywhere, `.mp4` needs the extra [video], `.png` is a strip of eight pictures.
     Raises ValueError for another suffix or environment, RuntimeError without headless OpenGL.
     """
     if out.suffix not in (".gif", ".mp4", ".png"):
@@ -29,7 +38,8 @@ def film(policy: Policy, env: Any, out: Path, steps: int = 200) -> tuple[float, 
     frames: list[Any] = []
     obs, state, total = env.reset(), policy.initial_state(1), 0.0
     while len(frames) < steps:
-        frames.append(renderer.frame(0))
+        frame = renderer.frame(0)
+        frames.append(frame if panel is None else np.concatenate([frame, panel(obs[0])], axis=1))
         action, state = policy.act(obs, state, explore=False)
         result = env.step(action.cpu())
         obs, total = result.obs, total + float(result.reward[0])

@@ -407,3 +407,55 @@ def test_the_sine_wave_by_hand():
         for i in range(3)
     ]
     assert torch.allclose(c.act(c.bind(parameters), obs)[0], torch.tensor(expected), atol=1e-6)
+
+
+def test_the_panel_and_the_waves(tmp_path):
+    from reverie.agents import TD3, TD3Config
+    from reverie.agents.ncap.actors import CircuitActor
+    from reverie.experiments.ncap_figures import DORSAL, Panel, circuit_of, waves
+
+    c = circuit()
+    policy = ControllerPolicy(c, c.initial())
+    panel = Panel(policy, 240)
+    obs = torch.zeros(24)
+    obs[-1] = -1.0
+    picture = panel(obs)
+    assert picture.shape == (240, panel.width, 3) and picture.dtype == np.uint8
+    column = int(panel.cell * 0.5)
+    head = (picture[round(240 / 7), column], picture[round(6 * 240 / 7), column])
+    assert tuple(head[0]) == DORSAL and tuple(head[1]) != tuple(head[0])  # the dorsal half-cycle
+    obs[-1] = 2 * 30 / 1000 - 1
+    assert tuple(panel(obs)[round(240 / 7), column]) == tuple(head[1])
+    lags = waves(policy, make("reverie/Swim-v0", time_feature=True), tmp_path / "w.png")
+    assert lags.shape == (4,) and (lags > 14).all() and (lags < 19).all()
+    assert (tmp_path / "w.png").stat().st_size > 5000
+    agent = TD3(24, 5, TD3Config(hidden=(8,)), actor=CircuitActor(c, None))
+    assert circuit_of(agent)[0] is c and circuit_of(TD3(24, 5, TD3Config(hidden=(8,)))) is None
+    with pytest.raises(ValueError, match="no circuit"):
+        Panel(ControllerPolicy(SineCPG(5), SineCPG(5).initial()), 240)
+
+
+def test_trained_on_one_body_scored_off_nominal():
+    from reverie.experiments import ncap_transfer
+
+    scores = ncap_transfer.off_nominal(
+        lambda n: Circuit(n - 1, joint_limit(n)), circuit().initial(), 6, threads=2
+    )
+    families = ("density", "viscosity", "gear", "bodies")
+    assert set(scores) == {*families, "off_nominal"}
+    assert np.isclose(scores["off_nominal"], np.mean([scores[f] for f in families]))
+    fixed = ncap_transfer.off_nominal(
+        lambda n: Network(n - 1, joint_limit(n), ()), torch.zeros(120), 6, threads=2
+    )
+    assert set(fixed) == set(families[:3])  # its parameters fit one body
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_es_learns_to_swim(seed, tmp_path):
+    from reverie.experiments import ncap
+    from reverie.experiments.config import RunOptions
+
+    run = RunOptions(out=str(tmp_path), name="a", eval_every=160_000, tensorboard=False)
+    result = ncap.main(ncap.Config(seed=seed, run=run))
+    assert result.eval_return >= 870

@@ -25,7 +25,8 @@ class CircuitActor(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Return actions in [-1, 1]."""
-        return self.circuit.act(self.circuit.bind(self.parameters_flat), obs)
+        action: Tensor = self.circuit.act(self.circuit.bind(self.parameters_flat), obs)
+        return action
 
 
 class RunningNorm(nn.Module):

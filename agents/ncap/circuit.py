@@ -30,6 +30,8 @@ class CircuitConfig:
     """how signs are kept: clamp (faithful, dead beyond 0), softplus (no dead zone), none"""
     init: str = "constant"
     """constant: +-1; uniform: up to that; without constraint the signs are drawn at random"""
+    osc_start: float = 1.0
+    """size of the oscillator's weight at the start; at 1 and above its neuron is saturated"""
     proprioception: bool = True
     """B neurons feel the joint in front of theirs"""
     oscillator: bool = True
@@ -129,6 +131,7 @@ class Circuit:
         mask[0] = float(c.oscillator)
         self._mask = mask
         self.signs = torch.tensor(signs, dtype=torch.float32)
+        self._start = torch.tensor([c.osc_start if "osc" in n else 1.0 for n in self.names])
         if c.learn_period:
             self.names.append("period")
         self.size = len(self.names)
@@ -142,10 +145,9 @@ class Circuit:
         draw = torch.rand(n, generator=generator)
         if c.constraint == "none":
             free = torch.where(draw < 0.5, -1.0, 1.0)
-            weights = free if c.init == "constant" else 2 * draw - 1
+            weights = free * self._start if c.init == "constant" else 2 * draw - 1
         else:
-            size = torch.ones(n) if c.init == "constant" else draw
-            weights = self.signs * size
+            weights = self.signs * (self._start if c.init == "constant" else draw)
         if c.constraint == "softplus":
             weights = self.signs * _softplus_inverse(weights.abs().clamp(min=1e-3))
         return torch.cat([weights, torch.ones(1)]) if c.learn_period else weights

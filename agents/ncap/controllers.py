@@ -129,7 +129,7 @@ class Network:
         """Return weights [..., in, out] and biases [..., out] of every layer."""
         layers, at = [], 0
         for a, b in self.shapes:
-            weight = parameters[..., at : at + a * b].unflatten(-1, (a, b))
+            weight = parameters[..., at : at + a * b].reshape(*parameters.shape[:-1], a, b)
             layers.append((weight, parameters[..., at + a * b : at + a * b + b]))
             at += a * b + b
         return tuple(layers)

@@ -42,17 +42,18 @@ class Ours:
     """A population's step: observe, act by each candidate's weights, step, add the reward."""
 
     def __init__(self, candidates: int, episodes: int, threads: int) -> None:
-        self.env: Any = make(
+        env: Any = make(
             "reverie/Swim-v0",
             candidates * episodes,
             links=LINKS,
             time_feature=True,
             threads=threads,
         )
+        self.env = env
         circuit = Circuit(LINKS - 1, joint_limit(LINKS))
         noise = torch.randn(candidates, 1, circuit.size, generator=torch.Generator().manual_seed(0))
         bound = to_numpy(circuit.bind(circuit.initial() + 0.2 * noise))
-        self.play = Play(self.env, circuit, bound, (candidates, episodes))
+        self.play = Play(env, circuit, bound, (candidates, episodes))
 
     def __call__(self) -> int:
         """Play one vector step; return its transitions."""
