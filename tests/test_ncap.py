@@ -459,3 +459,79 @@ def test_es_learns_to_swim(seed, tmp_path):
     run = RunOptions(out=str(tmp_path), name="a", eval_every=160_000, tensorboard=False)
     result = ncap.main(ncap.Config(seed=seed, run=run))
     assert result.eval_return >= 870
+
+
+# -- gradient learners
+
+
+def small_ppo(**kwargs):
+    from stable_baselines3 import PPO
+
+    from reverie.agents.ncap.actors import CircuitPolicy
+    from reverie.envs import to_sb3
+
+    env = to_sb3(make("reverie/Swim-v0", 4, time_feature=True, max_episode_steps=50))
+    settings = {"circuit": circuit(**kwargs), "hidden": (16,)}
+    return PPO(
+        CircuitPolicy, env, n_steps=32, batch_size=64, n_epochs=2, policy_kwargs=settings, seed=0,
+        device="cpu", learning_rate=0.01,
+    )  # fmt: skip
+
+
+def test_the_circuit_is_a_policy_of_sb3s_ppo():
+    model = small_ppo()
+    obs = torch.randn(7, 24)
+    obs[:, -1] = -1
+    c = circuit()
+    mean = model.policy.get_distribution(obs).mode()
+    assert torch.equal(mean, c.act(c.bind(c.initial()), obs))
+    before = {k: v.clone() for k, v in model.policy.state_dict().items()}
+    model.learn(256)
+    after = model.policy.state_dict()
+    moved = {k for k in after if not torch.equal(after[k], before[k])}
+    assert "action_net.parameters_flat" in moved and "value_net.weight" in moved
+    assert torch.allclose(after["log_std"], torch.tensor(0.1).log())  # fixed noise
+    norm = model.policy.mlp_extractor.value_net[0]
+    assert norm.count > 256 and not torch.equal(norm.mean, torch.zeros(24))
+    assert (c.effective(after["action_net.parameters_flat"]) * c.signs >= 0).all()
+    n_actor = sum(p.numel() for p in model.policy.action_net.parameters())
+    assert n_actor == 4
+
+
+def test_running_norm_equals_the_moments_of_what_it_saw():
+    from reverie.agents.ncap.actors import RunningNorm
+
+    norm = RunningNorm(3)
+    data = 2 + 3 * torch.randn(400, 3, generator=torch.Generator().manual_seed(0))
+    for part in data.chunk(4):
+        norm(part)
+    assert torch.allclose(norm.mean, data.mean(0), atol=1e-3)
+    assert torch.allclose(norm.var, data.var(0, unbiased=False), rtol=1e-3)
+    norm.eval()
+    out, count = norm(data), norm.count.clone()
+    assert out.std() < 1.1 and torch.equal(count, norm.count)
+    flat = RunningNorm(1).eval()
+    flat.var.fill_(0.0)
+    assert torch.allclose(flat(torch.ones(1, 1)), torch.tensor(100.0))  # deviation at least 0.01
+
+
+def test_td3_learns_the_circuits_weights_and_nothing_else():
+    from reverie.agents import TD3, TD3Config
+    from reverie.agents.ncap.actors import CircuitActor
+    from reverie.buffers import Transitions
+
+    c = circuit(constraint="softplus", shared=False)
+    agent = TD3(24, 5, TD3Config(hidden=(16, 16)), actor=CircuitActor(c, None))
+    start = agent.actor.parameters_flat.detach().clone()
+    g = torch.Generator().manual_seed(0)
+    for _ in range(6):
+        obs = torch.randn(32, 24, generator=g)
+        obs[:, -1] = 2 * torch.randint(0, 1000, (32,), generator=g) / 1000 - 1
+        action = 2 * torch.rand(32, 5, generator=g) - 1
+        reward = torch.randn(32, generator=g)
+        agent.update(Transitions(obs, action, reward, obs, torch.zeros(32), torch.zeros(32)))
+    moved = agent.actor.parameters_flat.detach() != start
+    live = [not n.startswith("contra") for n in c.names]  # inert without turning
+    assert moved.tolist() == live
+    with pytest.raises(ValueError, match="no gradient"):
+        CircuitActor(circuit(learn_period=True), None)
