@@ -181,15 +181,19 @@ def train(run: Run, c: Config, controller: Controller, search: Any, threads: int
     population = c.es.population
     if c.context:
         raise ValueError("a search trains in one context; TD3 and PPO take several")
-    worlds = {**c.env_options, "threads": threads, "max_episode_steps": c.episode_steps}
+    worlds = {**c.env_options, "threads": threads}
+    judge = make(c.env, c.run.eval_episodes, **worlds)
+    worlds["max_episode_steps"] = c.episode_steps
     streams = np.tile(np.arange(c.episodes), population)
     env = make(c.env, population * c.episodes, streams=streams.tolist(), **worlds)
-    judge = make(c.env, c.run.eval_episodes, **worlds)
     run.note(**env.notes)
+    judged: Evaluation | None = None
     state = run.restore()
     if state is not None:
         search.load_state_dict(state["agent"]["search"])
-    judged: Evaluation | None = None
+    elif run.options.eval_every:  # what the prior knows before any search
+        untrained = evaluate(ControllerPolicy(controller, search.best), judge, seed=EVAL_SEED)
+        run.log(untrained.row(), kind="eval")
     while run.step < c.steps:
         generation = run.step // (env.num_envs * c.episode_steps)
         seed = c.seed * SEED_STRIDE + generation * c.episodes

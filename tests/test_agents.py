@@ -27,7 +27,7 @@ def factory(cls, config, **settings):
 
 def with_circuit(obs=OBS, act=ACT, **keywords):
     """TD3 whose actor is NCAP's circuit, with one weight for each synapse."""
-    circuit = Circuit(act, 1.0, CircuitConfig(shared=False, constraint="softplus"))
+    circuit = Circuit(act, 1.0, CircuitConfig(sharing="none", constraint="softplus"))
     config = TD3Config(hidden=(32, 32), lr=3e-3)
     actor = CircuitActor(circuit, torch.Generator().manual_seed(0))
     return TD3(obs, act, config, actor=actor, **keywords)

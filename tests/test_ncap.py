@@ -46,8 +46,9 @@ def weights(c, **values):
     [
         ({}, 4),
         ({"speed": True, "turn": True}, 6),
-        ({"shared": False}, 30),
-        ({"shared": False, "speed": True, "turn": True}, 42),
+        ({"sharing": "none"}, 30),
+        ({"sharing": "sides"}, 15),
+        ({"sharing": "none", "speed": True, "turn": True}, 42),
         ({"learn_period": True}, 5),
     ],
 )
@@ -89,7 +90,9 @@ def test_the_circuit_is_antisymmetric():
         assert torch.allclose(torque(c, c.initial(), -q, step + 30), -there)
 
 
-@pytest.mark.parametrize("settings", [{}, {"shared": False}, {"speed": True, "turn": True}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"sharing": "none"}, {"sharing": "sides"}, {"speed": True, "turn": True}]
+)
 def test_a_batch_equals_single_calls_and_worlds_do_not_share_a_clock(settings):
     c = circuit(**settings)
     g = torch.Generator().manual_seed(0)
@@ -119,9 +122,9 @@ def test_the_clock():
 
 
 @pytest.mark.parametrize("constraint", ["clamp", "softplus"])
-@pytest.mark.parametrize("shared", [True, False])
-def test_signs_survive_an_optimizer(constraint, shared):
-    c = circuit(constraint=constraint, shared=shared)
+@pytest.mark.parametrize("sharing", ["all", "sides", "none"])
+def test_signs_survive_an_optimizer(constraint, sharing):
+    c = circuit(constraint=constraint, sharing=sharing)
     assert torch.allclose(c.effective(c.initial()), c.signs, atol=1e-6)
     p = torch.nn.Parameter(c.initial())
     g = torch.Generator().manual_seed(0)
@@ -372,7 +375,7 @@ def test_a_population_is_its_candidates_one_by_one():
 
 CONTROLLERS = [
     Circuit(5, LIMIT),
-    Circuit(5, LIMIT, CircuitConfig(shared=False, learn_period=True)),
+    Circuit(5, LIMIT, CircuitConfig(sharing="none", learn_period=True)),
     SineCPG(5),
     Network(5, LIMIT, ()),
     Network(5, LIMIT, (8, 8)),
@@ -520,7 +523,7 @@ def test_td3_learns_the_circuits_weights_and_nothing_else():
     from reverie.agents.ncap.actors import CircuitActor
     from reverie.buffers import Transitions
 
-    c = circuit(constraint="softplus", shared=False)
+    c = circuit(constraint="softplus", sharing="none")
     agent = TD3(24, 5, TD3Config(hidden=(16, 16)), actor=CircuitActor(c, None))
     start = agent.actor.parameters_flat.detach().clone()
     g = torch.Generator().manual_seed(0)

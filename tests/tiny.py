@@ -41,8 +41,8 @@ def ncap_search(module, out, name, search="cma", controller="circuit"):
     """Episodes of 5 steps, so that saves come at the same steps: a generation is 30 of them."""
     return module.Config(
         search=search, controller=controller, steps=660, es=SearchConfig(population=6),
-        circuit=CircuitConfig(shared=False, learn_period=True),
-        env_options={"links": 6, "time_feature": True}, episode_steps=5,
+        circuit=CircuitConfig(sharing="none", learn_period=True),
+        env_options=SWIM, episode_steps=5,
         run=run_options(out, name),
     )  # fmt: skip
 

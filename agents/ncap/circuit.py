@@ -24,8 +24,8 @@ class CircuitConfig:
 
     period: int = 60
     """control steps of the head oscillator's cycle"""
-    shared: bool = True
-    """one weight for all segments and both sides, else one for each"""
+    sharing: str = "all"
+    """one weight for all (segments and sides), one for each pair of sides, none: one for each"""
     constraint: str = "clamp"
     """how signs are kept: clamp (faithful, dead beyond 0), softplus (no dead zone), none"""
     init: str = "constant"
@@ -49,6 +49,8 @@ class CircuitConfig:
         """Refuse what is not built."""
         if self.constraint not in ("clamp", "softplus", "none"):
             raise ValueError(f"constraint {self.constraint!r} is none of clamp, softplus, none")
+        if self.sharing not in ("all", "sides", "none"):
+            raise ValueError(f"sharing {self.sharing!r} is none of all, sides, none")
         if self.init not in ("constant", "uniform"):
             raise ValueError(f"init {self.init!r} is neither constant nor uniform")
         if self.period < 2:
@@ -104,15 +106,13 @@ class Circuit:
         self.names: list[str] = []
         signs: list[float] = []
 
-        def place(name: str, sign: float, segments: int, first: int = 0) -> Tensor:
+        def index(name: str, sign: float, segments: int, first: int = 0) -> Tensor:
             """Return the parameter's place for each side and segment; -1 where there is none."""
             where = torch.full((2, joints), -1)
             for side in (DORSAL, VENTRAL):
                 for i in range(first, first + segments):
-                    if c.shared:
-                        full = name
-                    else:
-                        full = f"{name}_{'dv'[side]}{i}"
+                    place = {"all": "", "sides": f"{i}", "none": f"_{'dv'[side]}{i}"}
+                    full = name + place[c.sharing]
                     if full not in self.names:
                         self.names.append(full)
                         signs.append(sign)
@@ -121,12 +121,12 @@ class Circuit:
 
         n_turn = min(c.turn_joints, joints)
         self._drive = torch.where(
-            torch.arange(joints) == 0, place("osc", 1, 1), place("prop", 1, joints - 1, first=1)
+            torch.arange(joints) == 0, index("osc", 1, 1), index("prop", 1, joints - 1, first=1)
         )
-        self._ipsi = place("ipsi", 1, joints)
-        self._contra = place("contra", -1, joints)
-        self._speed = place("speed", -1, joints) if c.speed else None
-        self._turn = place("turn", 1, n_turn) if c.turn else None
+        self._ipsi = index("ipsi", 1, joints)
+        self._contra = index("contra", -1, joints)
+        self._speed = index("speed", -1, joints) if c.speed else None
+        self._turn = index("turn", 1, n_turn) if c.turn else None
         mask = torch.full((joints,), float(c.proprioception))
         mask[0] = float(c.oscillator)
         self._mask = mask
