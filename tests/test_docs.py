@@ -16,6 +16,7 @@ OFF_POLICY = ["--steps", "40", "--learning-starts", "20", "--batch-size", "8", "
 SHORT = {
     "sac": OFF_POLICY,
     "td3": OFF_POLICY,
+    "ncap": ["--steps", "40", "--episode-steps", "5", "--es.population", "4", *QUIET],
     "ppo": ["--steps", "40", "--num-envs", "2", "--n-steps", "10", "--batch-size", "10", *QUIET],
 }
 
