@@ -98,6 +98,11 @@ PRESETS = {
     "default": Config(),
     "quick": Config(steps=96_000),
     "script": Config(es=SearchConfig(sigma=0.02, lr=0.01, population=8), steps=16_000),
+    "improved": Config(
+        search="cma",
+        steps=400_000,
+        circuit=CircuitConfig(osc_start=0.5, learn_period=True),
+    ),
     "cpg": Config(controller="cpg"),
     "linear": Config(controller="linear", search="ars"),
     "mlp": Config(controller="mlp"),
