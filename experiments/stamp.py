@@ -53,7 +53,11 @@ def hardware() -> dict[str, Any]:
 
 
 def write(path: Path, stamp: dict[str, Any]) -> None:
-    """Write stamp.json in one replace."""
+    """Write stamp.json in one replace; a disk that refuses it leaves the old one."""
     partial = path.with_suffix(".tmp")
-    partial.write_text(json.dumps(stamp, indent=2) + "\n")
-    partial.replace(path)
+    try:
+        partial.write_text(json.dumps(stamp, indent=2) + "\n")
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise

@@ -129,8 +129,8 @@ def test_a_full_disk_keeps_training_and_the_old_checkpoint(method, whole, tmp_pa
 
         def save(folder, step, *args, **kwargs):
             path = real(folder, step, *args, **kwargs)
-            if step == 120:  # from here on, files above 2 kB are refused
-                resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))
+            if step == 120:  # from here on, files above 256 bytes are refused
+                resource.setrlimit(resource.RLIMIT_FSIZE, (256, 256))
             return path
 
         checkpoint.save = save
