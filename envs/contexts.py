@@ -3,10 +3,12 @@
 Source of the idea: contextual MDPs (Hallak et al. 2015, arXiv:1502.02259).
 """
 
+import copy
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import mujoco
@@ -14,6 +16,7 @@ import numpy as np
 
 from .api import Array
 from .names import unknown
+from .task import Params, Task
 
 Model = Any  # mujoco.MjModel, whose stubs are not followed
 
@@ -196,6 +199,31 @@ def default(model: Model, name: str) -> float:
     if name in ("density", "viscosity", "timestep"):
         return float(getattr(model.opt, name))
     return 1.0
+
+
+def variants(task: Task, p: Params, contexts: Contexts | None) -> tuple[list[Model], list[Params]]:
+    """Return a model and the parameters, with what is derived from the model, for each row."""
+    base = task.model(p)
+    if contexts is None:
+        return [base], [_derive(task, p, base)]
+    physical, own = split(contexts.names, task.id, task.contexts)
+    models, params = [], []
+    for values in contexts.table:
+        row = dict(zip(contexts.names, map(float, values), strict=True))
+        model = copy.copy(base)
+        apply(model, {name: row[name] for name in physical})
+        models.append(model)
+        variant = SimpleNamespace(**{**vars(p), **{name: row[name] for name in own}})
+        params.append(_derive(task, variant, model))
+    return models, params
+
+
+def _derive(task: Task, p: Params, model: Model) -> Params:
+    p.nq, p.nv, p.dt = model.nq, model.nv, model.opt.timestep * p.frame_skip
+    p.init_qpos, p.init_qvel = np.array(model.qpos0), np.zeros(model.nv)
+    if task.setup is not None:
+        task.setup(model, p)
+    return p
 
 
 def stack(rows: Sequence[Any], ids: Array) -> dict[str, Array]:

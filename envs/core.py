@@ -1,11 +1,9 @@
 """N worlds of a task: step, report the true successor, then restart the finished worlds."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-import mujoco
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,7 +14,7 @@ from .contexts import Contexts
 from .names import unknown
 from .physics import NativePhysics
 from .starts import GymnasiumStarts, Starts, rows_of
-from .task import Params, Task, resolve
+from .task import Task, resolve
 
 _RNG: dict[str, Any] = {"counter": Starts, "gymnasium": GymnasiumStarts}
 
@@ -56,7 +54,7 @@ class TaskEnv:
             raise unknown("rng", rng, _RNG)
         self.task, self.num_envs, self.xp = task, num_envs, np
         self.contexts = Contexts.grid(context) if isinstance(context, Mapping) else context
-        models, params = _variants(task, resolve(task, options or {}), self.contexts)
+        models, params = ctx.variants(task, resolve(task, options or {}), self.contexts)
         if len(models) > num_envs:
             raise ValueError(
                 f"{len(models)} contexts in {num_envs} worlds: some would never be played; use "
@@ -222,33 +220,6 @@ class TaskEnv:
 
     def close(self) -> None:
         """Nothing to release: the batch goes with the object."""
-
-
-def _variants(
-    task: Task, p: Params, contexts: Contexts | None
-) -> tuple[list[mujoco.MjModel], list[Params]]:
-    """Return a model and the parameters, with what is derived from the model, for each row."""
-    base = task.model(p)
-    if contexts is None:
-        return [base], [_derive(task, p, base)]
-    physical, own = ctx.split(contexts.names, task.id, task.contexts)
-    models, params = [], []
-    for values in contexts.table:
-        row = dict(zip(contexts.names, map(float, values), strict=True))
-        model = copy.copy(base)
-        ctx.apply(model, {name: row[name] for name in physical})
-        models.append(model)
-        variant = SimpleNamespace(**{**vars(p), **{name: row[name] for name in own}})
-        params.append(_derive(task, variant, model))
-    return models, params
-
-
-def _derive(task: Task, p: Params, model: mujoco.MjModel) -> Params:
-    p.nq, p.nv, p.dt = model.nq, model.nv, model.opt.timestep * p.frame_skip
-    p.init_qpos, p.init_qvel = np.array(model.qpos0), np.zeros(model.nv)
-    if task.setup is not None:
-        task.setup(model, p)
-    return p
 
 
 class _Rows:

@@ -19,11 +19,13 @@ ABSENT = {
     "Walker2d-v5": {"stiffness"},
     "Pusher-v5": {"stiffness"},
     "Swimmer-v5": {"stiffness", "damping", "friction"},
+    "Swim-v0": {"stiffness", "damping", "friction"},
     "Reacher-v5": {"stiffness", "friction"},
     "InvertedPendulum-v5": {"stiffness", "friction", "armature"},
     "InvertedDoublePendulum-v5": {"stiffness", "friction", "armature"},
 }
-UNSEEN = {("Swimmer-v5", "gravity"), ("Reacher-v5", "gravity"), ("Pusher-v5", "friction")}
+UNSEEN = {("Swimmer-v5", "gravity"), ("Reacher-v5", "gravity"), ("Swim-v0", "gravity"),
+          ("Pusher-v5", "friction")}  # fmt: skip
 
 
 def play(env, steps=40):
