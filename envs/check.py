@@ -2,7 +2,9 @@
 
 import pickle
 import time
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,7 +45,7 @@ def check_env(env_id: str, *, num_envs: int = 3, steps: int = 1000, **options: A
     try:
         env = batch(num_envs, 0)
     except Exception as error:  # an environment may raise anything when it is made
-        return [Row("it can be made", FAULT, f"{type(error).__name__}: {error}")]
+        return [Row("it can be made", FAULT, _told(error))]
     single = None
     known = f"reverie/{env.task.id}" if isinstance(env, TaskEnv) else env_id.rpartition(":")[2]
     if gymnasium.spec(known).entry_point is not None:
@@ -66,10 +68,19 @@ def check_env(env_id: str, *, num_envs: int = 3, steps: int = 1000, **options: A
         try:
             rows.append(check(bench))
         except Exception as error:  # the same
-            rows.append(Row(check.__name__, FAULT, f"{type(error).__name__}: {error}"))
+            rows.append(Row(check.__name__, FAULT, _told(error)))
     if env.discrete:
         rows.append(Row("continuous actions", LOST, "SAC and TD3 do not take it"))
     return rows
+
+
+def _told(error: Exception) -> str:
+    """Return an error's kind and text, or the line it came from where it has no text."""
+    text = str(error)
+    if not text:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"{last.line} ({Path(last.filename).name}:{last.lineno})"
+    return f"{type(error).__name__}: {text}"
 
 
 def _actions(env: BatchEnv, steps: int, seed: int = 0) -> list[Tensor]:

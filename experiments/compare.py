@@ -70,14 +70,17 @@ def put(values: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     return dict(out)
 
 
-def read_suite(path: Path, out: Path) -> tuple[str, list[Job]]:
-    """Return the suite's name and its runs; every setting is checked before anything starts."""
+KEYS = ("name", "seeds", "arms", "tasks", "thresholds")
+
+
+def read_suite(path: Path, out: Path) -> tuple[dict[str, Any], list[Job]]:
+    """Return the suite and its runs; every setting is checked before anything starts."""
     import importlib
 
     suite = tomllib.loads(path.read_text())
     for key in suite:
-        if key not in ("name", "seeds", "arms", "tasks"):
-            raise unknown("suite key", key, ("name", "seeds", "arms", "tasks"))
+        if key not in KEYS:
+            raise unknown("suite key", key, KEYS)
     jobs = []
     for row in suite["arms"]:
         arm = Arm(row["name"], row["method"], row.get("set", {}))
@@ -98,7 +101,7 @@ def read_suite(path: Path, out: Path) -> tuple[str, list[Job]]:
                 values = put(base, {**own, **task.get("set", {}), **arm.settings, **place})
                 config = from_dict(module.Config, values)
                 jobs.append(Job(arm, task["env"], seed, config, folder / f"{short}-s{seed}"))
-    return suite["name"], jobs
+    return suite, jobs
 
 
 def _start(job: Job, threads: int) -> subprocess.Popen[bytes]:
@@ -194,6 +197,36 @@ def table(jobs: Sequence[Job]) -> str:
     return "\n".join(lines)
 
 
+def steps_to(frame: Mapping[str, Any], threshold: float) -> float:
+    """Return the step of the first evaluation at or above a threshold; NaN if there is none."""
+    above = np.flatnonzero(np.asarray(frame["return"]) >= threshold)
+    return float(frame["step"][above[0]]) if len(above) else float("nan")
+
+
+def reach(jobs: Sequence[Job], thresholds: Sequence[float]) -> str:
+    """Return how soon each arm's evaluations reach a return, as a Markdown table.
+
+    Mean steps with t interval where every seed got there, else how many did.
+    """
+    head = " | ".join(f"to {x:g}" for x in thresholds)
+    lines = [f"| task | arm | {head} |", "|---" * (2 + len(thresholds)) + "|"]
+    for env in dict.fromkeys(j.env for j in jobs):
+        for arm in dict.fromkeys(j.arm.name for j in jobs):
+            mine = [j for j in jobs if (j.arm.name, j.env) == (arm, env)]
+            frames = [load_run(j.path).frame() for j in mine if j.status() == "finished"]
+            cells = []
+            for threshold in thresholds:
+                steps = np.array([steps_to(f, threshold) for f in frames])
+                there = steps[np.isfinite(steps)]
+                if len(there) < max(len(steps), 2):
+                    cells.append(f"{len(there)} of {len(steps)}")
+                    continue
+                t = stats.paired_t(there, np.zeros(len(there)))
+                cells.append(f"{t.difference:,.0f} ({t.low:,.0f} to {t.high:,.0f})")
+            lines.append(f"| {env} | {arm} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def curves(jobs: Sequence[Job], out: Path) -> None:
     """Draw a panel for each task: mean over seeds of every arm, single seeds thin."""
     import matplotlib
@@ -250,11 +283,14 @@ def main(args: Sequence[str]) -> int:
     path = Path(args[0])
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such suite")
-    name, jobs = read_suite(path, options.out)
+    suite, jobs = read_suite(path, options.out)
     run_all(jobs, options.jobs, options.threads)
-    results = options.results / name
+    results = options.results / suite["name"]
     write_results(jobs, results)
     text = table(jobs)
+    if "thresholds" in suite:
+        text += "\n\nEnvironment steps until an evaluation reaches a return:\n\n"
+        text += reach(jobs, suite["thresholds"])
     results.mkdir(parents=True, exist_ok=True)
     (results / "table.md").write_text(text + "\n")
     curves(jobs, results / "curves.png")

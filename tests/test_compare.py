@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from reverie.experiments import cli, compare, load_run
@@ -121,3 +122,11 @@ def test_the_table_names_what_did_not_finish(tmp_path):
     _, jobs = compare.read_suite(write(tmp_path), tmp_path / "runs")
     assert compare.table(jobs).count("0, 2 missing") == 3
     assert compare.finals(jobs, "sac", "Reacher-v5") == {}
+
+
+def test_steps_to_a_threshold():
+    from reverie.experiments.compare import steps_to
+
+    frame = {"step": [0, 10, 20], "return": [1.0, 5.0, 3.0]}
+    assert steps_to(frame, 4) == 10 and steps_to(frame, 0) == 0
+    assert np.isnan(steps_to(frame, 6))
