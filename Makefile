@@ -33,7 +33,7 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
-	for what in env buffer learner; do $(BIN)/reverie bench $$what || exit 1; done
+	for what in env buffer learner population; do $(BIN)/reverie bench $$what || exit 1; done
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
