@@ -16,8 +16,10 @@ import torch
 from safetensors.torch import load_file
 from tiny import METHODS, config, module_of
 
+from reverie.envs import make
 from reverie.experiments import checkpoint, cli, collect, evaluate, load_policy, load_run, sac, td3
 from reverie.experiments.config import from_dict, to_dict
+from reverie.experiments.offpolicy import EVAL_SEED
 from reverie.experiments.process import INTERRUPTED
 from reverie.experiments.state import decode, encode
 
@@ -61,6 +63,15 @@ def test_a_run_directory_is_complete(name, tmp_path):
     needed = {s.name for p in kept for s in checkpoint.manifest_shards(p)}
     rows = result.path / "buffer"
     assert {p.name for p in rows.iterdir()} == needed if rows.exists() else not needed
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_policy_of_a_run_is_the_one_that_was_judged(name, tmp_path):
+    options = config(name, tmp_path, "a")
+    result = module_of(name).main(options)
+    judge = make(options.env, 2, **options.env_options)
+    again = evaluate(load_policy(result.path), judge, seed=EVAL_SEED)
+    assert np.array_equal(again.returns, result.evaluation.returns)
 
 
 @pytest.mark.parametrize("name", METHODS)
