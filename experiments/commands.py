@@ -44,11 +44,11 @@ def _positional(args: Sequence[str], command: str) -> tuple[list[str], list[str]
 
 def _world(policy: LoadedPolicy, env: str | None, num_envs: int, seed: int = 0) -> Any:
     config = policy.config
-    options = dict(config.get("env_options", {})) if env is None else {}
-    if env is None and config.get("context"):
-        options["context"] = contexts = parse_contexts(config["context"])
-        num_envs = max(num_envs, len(contexts or ()))
-    return make(env or config["env"], num_envs, seed=seed, **options)
+    if env is not None:
+        return make(env, num_envs, seed=seed)
+    contexts = parse_contexts(config.get("context", ()))
+    n = max(num_envs, len(contexts or ()))
+    return make(config["env"], n, seed=seed, context=contexts, **config.get("env_options", {}))
 
 
 def score(args: Sequence[str]) -> int:
@@ -112,11 +112,9 @@ class WatchOptions:
 
 def _panel(policy: LoadedPolicy) -> Any:
     """Return what to draw beside the film: the circuit where the policy is one, else nothing."""
-    if not policy.has_circuit:
-        return None
-    from .ncap_figures import Panel
+    from .ncap_figures import Panel, circuit_of
 
-    return Panel(policy, 240)
+    return None if circuit_of(policy) is None else Panel(policy, 240)
 
 
 def watch(args: Sequence[str]) -> int:

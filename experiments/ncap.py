@@ -20,9 +20,9 @@ from ..agents.ncap import (
     joint_limit,
 )
 from ..agents.sb3 import PPOConfig
-from ..agents.search import SEARCHES, SearchConfig
+from ..agents.search import SEARCHES, Search, SearchConfig
 from ..agents.seeding import generator, stream_seed
-from ..envs import make
+from ..envs import BatchEnv, make
 from . import offpolicy, onpolicy
 from .config import RunOptions
 from .evaluation import Evaluation, evaluate
@@ -172,26 +172,32 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
     if c.search == "ppo":
         policy, kwargs = ppo_policy(c)
         return onpolicy.run_ppo("ncap", c, c.ppo, resume, policy, **kwargs)
-    threads = use_threads(c.run.threads)
+    if c.run.device != "cpu":
+        raise ValueError(f"searches run on the CPU, got device={c.run.device!r}")
+    if c.context:
+        raise ValueError("a search trains in one context; TD3 and PPO take several")
+    worlds = {**c.env_options, "threads": use_threads(c.run.threads)}
+    judge = make(c.env, c.run.eval_episodes, **worlds)
+    worlds["max_episode_steps"] = c.episode_steps
+    streams = np.tile(np.arange(c.episodes), c.es.population)
+    env = make(c.env, len(streams), streams=streams.tolist(), **worlds)
     label = f"ncap-{c.controller}-{c.search}-s{c.seed}"
     controller = build_controller(c)
     start = controller.initial(generator(c.seed, "weights"))
     search = SEARCHES[c.search](start, c.es, stream_seed(c.seed, "search"))
     with Run("ncap", c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
-        judged = train(run, c, controller, search, threads)
+        judged = train(run, c, controller, search, env, judge)
     return Result(run.path, run.step, judged)
 
 
-def train(run: Run, c: Config, controller: Controller, search: Any, threads: int) -> Evaluation:
-    """Search until `c.steps` transitions; return the last evaluation of the search's best."""
-    population = c.es.population
-    if c.context:
-        raise ValueError("a search trains in one context; TD3 and PPO take several")
-    worlds = {**c.env_options, "threads": threads}
-    judge = make(c.env, c.run.eval_episodes, **worlds)
-    worlds["max_episode_steps"] = c.episode_steps
-    streams = np.tile(np.arange(c.episodes), population)
-    env = make(c.env, population * c.episodes, streams=streams.tolist(), **worlds)
+def train(
+    run: Run, c: Config, controller: Controller, search: Search, env: BatchEnv, judge: BatchEnv
+) -> Evaluation:
+    """Search until `c.steps` transitions; return the last evaluation of the search's best.
+
+    Raises Interrupted after saving, Diverged after a dump when a parameter or a return is not
+    finite.
+    """
     run.note(**env.notes)
     judged: Evaluation | None = None
     state = run.restore()
@@ -203,10 +209,14 @@ def train(run: Run, c: Config, controller: Controller, search: Any, threads: int
     while run.step < c.steps:
         generation = run.step // (env.num_envs * c.episode_steps)
         seed = c.seed * SEED_STRIDE + generation * c.episodes
-        returns = population_returns(env, controller, search.ask(), seed)
+        candidates = search.ask()
+        returns = population_returns(env, controller, candidates, seed)
         search.tell(returns.mean(1))
         run.tick(env.num_envs * c.episode_steps)
         best = search.best
+        if not bool(torch.isfinite(best).all() & torch.isfinite(returns).all()):
+            batch = {"candidates": candidates, "returns": returns, "best": best}
+            run.dump({"batch": batch, "env": env.state_dict()}, "parameters or returns not finite")
         if run.due(run.options.log_every):
             run.log({"return": returns.mean(), "best_return": returns.mean(1).max()})
             run.log_time()
@@ -214,7 +224,7 @@ def train(run: Run, c: Config, controller: Controller, search: Any, threads: int
             judged = evaluate(ControllerPolicy(controller, best), judge, seed=EVAL_SEED)
             row = judged.row()
             if c.transfer and run.step >= c.steps:
-                row |= off_nominal(lambda n: build_controller(c, n), best, c.links, threads)
+                row |= off_nominal(lambda n: build_controller(c, n), best, c.links, c.run.threads)
             run.log(row, kind="eval")
         if run.due(run.options.checkpoint_every) or run.stopping:
             run.save({"agent": {"search": search.state_dict(), "best": best}})

@@ -17,14 +17,15 @@ DORSAL, VENTRAL, REST = (196, 78, 82), (76, 114, 176), (235, 235, 235)
 
 def circuit_of(policy: Any) -> tuple[Circuit, Weights] | None:
     """Return the circuit in a policy and its weights; None if there is none in it."""
-    policy = getattr(policy, "policy", policy)  # of a LoadedPolicy, of SB3's
-    controller = getattr(policy, "controller", None)
-    if isinstance(controller, Circuit):
-        return controller, controller.bind(policy.parameters)
-    for actor in (getattr(policy, "actor", None), getattr(policy, "action_net", None)):
+    while policy is not None:
+        controller = getattr(policy, "controller", None)
+        if isinstance(controller, Circuit):
+            return controller, controller.bind(policy.parameters)
+        actor: Any = getattr(policy, "actor", None) or getattr(policy, "action_net", None)
         if isinstance(circuit := getattr(actor, "circuit", None), Circuit):
-            return circuit, circuit.bind(actor.parameters_flat.detach())  # type: ignore[union-attr]
-    return circuit_of(policy.policy) if hasattr(policy, "policy") else None
+            return circuit, circuit.bind(actor.parameters_flat.detach())
+        policy = getattr(policy, "policy", None)  # what a LoadedPolicy or an SB3Policy wraps
+    return None
 
 
 class Panel:

@@ -25,7 +25,7 @@ EPISODES = 4
 
 
 def off_nominal(
-    build: Callable[[int], Controller], parameters: Tensor, links: int, threads: int
+    build: Callable[[int], Controller], parameters: Tensor, links: int, threads: int | None
 ) -> dict[str, float]:
     """Return the mean return over each family of conditions, and `off_nominal`, their mean.
 
@@ -52,7 +52,7 @@ def off_nominal(
 
 
 def body_return(
-    build: Callable[[int], Controller], parameters: Tensor, links: int, threads: int
+    build: Callable[[int], Controller], parameters: Tensor, links: int, threads: int | None
 ) -> float:
     """Return the mean return of a controller on a body of `links`."""
     env = make("reverie/Swim-v0", EPISODES, links=links, time_feature=True, threads=threads)

@@ -49,9 +49,8 @@ def run_agent(method: str, agent_class: Any, config: Any, resume: bool) -> Resul
 
 def make_pair(config: Any, threads: int) -> tuple[BatchEnv, BatchEnv]:
     """Return the worlds to learn in and those to be judged in."""
-    kwargs = {**config.env_options, "threads": threads}
-    if config.context:
-        kwargs["context"] = parse_contexts(config.context)
+    context = parse_contexts(config.context)
+    kwargs = {**config.env_options, "threads": threads, "context": context}
     env = make(config.env, config.num_envs, seed=config.seed * SEED_STRIDE, **kwargs)
     return env, make(config.env, config.run.eval_episodes, **kwargs)
 

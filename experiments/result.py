@@ -61,11 +61,6 @@ class LoadedPolicy:
     def __init__(self, policy: Policy, obs_dim: int, config: dict[str, Any]) -> None:
         self.policy, self.obs_dim, self.config = policy, obs_dim, config
 
-    @property
-    def has_circuit(self) -> bool:
-        """Whether this is NCAP's circuit, whose units can be drawn."""
-        return str(self.config.get("controller")) == "circuit"
-
     def initial_state(self, n: int) -> State:
         """Return the wrapped policy's memory at the start of n episodes."""
         return self.policy.initial_state(n)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..agents import Policy
 from ..envs import make
+from ..envs.contexts import parse_contexts
 from ..envs.core import TaskEnv
 from ..envs.render import WorldRenderer
 from . import checkpoint
@@ -56,17 +57,21 @@ def film_dump(run: Path, out: Path, world: int = 0) -> tuple[str, int]:
     found = checkpoint.load(run / "dump", run / "buffer")
     if found is None:
         raise FileNotFoundError(f"{run} has no dump: it did not meet a value that is not finite")
-    if not found.state["trail"]:
+    last = found.state["env"].get("physics")  # PPO and the searches keep the last state only
+    trail = found.state.get("trail") or ([] if last is None else [last])
+    if not trail:
         raise ValueError(f"the dump of {run} has no physics states: its worlds were not ours")
     config = read_config(run)[1]
-    env = make(config["env"], 1, **config.get("env_options", {}))
+    contexts = parse_contexts(config.get("context", ()))
+    n = len(trail[0])
+    env = make(config["env"], n, context=contexts, **config.get("env_options", {}))
     if not isinstance(env, TaskEnv):
         raise ValueError(f"{config['env']} is not a task of ours")
     renderer = WorldRenderer(env)
     frames = []
-    for rows in found.state["trail"]:
-        env.physics.set_state(rows[world : world + 1])
-        frames.append(renderer.frame(0))
+    for rows in trail:
+        env.physics.set_state(rows)
+        frames.append(renderer.frame(world))
     renderer.close()
     _write(frames, out, env.fps)
     return str(found.state["what"]), len(frames)

@@ -11,7 +11,6 @@ import mujoco
 
 from ..api import Array
 from ..task import Fields, Params, Task
-from .common import column
 
 FORWARD_SPEED = 0.1  # m/s, of the reward
 
@@ -101,7 +100,7 @@ def swim_reward(
 def swim_reset(xp: Any, u: Any, p: Params) -> tuple[Array, Array]:
     """Any heading, any joint angles within the limits, at rest (or all straight)."""
     heading = u.uniform(-math.pi, math.pi, 1)
-    joints = u.uniform(-1.0, 1.0, p.nq - 3) * column(p.limit)
+    joints = u.uniform(-1.0, 1.0, p.nq - 3) * p.limit
     spread = 0.0 if p.straight_start else 1.0
     qpos = xp.concat([xp.zeros_like(joints[:, :2]), heading * spread, joints * spread], axis=1)
     return qpos, xp.zeros_like(qpos)

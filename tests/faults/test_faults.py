@@ -180,14 +180,10 @@ def test_a_value_that_is_not_finite_stops_the_run_with_a_dump(
         assert torch.isinf(found.state["batch"]["reward"][3])
     assert checkpoint.list_checkpoints(tmp_path / "run" / "checkpoints")
     assert len(found.state["trail"]) == 16 and found.state["trail"][-1].shape[0] == 3
-    strip = tmp_path / "dump.png"
-    if cli.main(["watch", str(tmp_path / "run"), "--dump", "--world", "2", "--out", str(strip)]):
-        assert "EGL or OSMesa" in capsys.readouterr().err
-    else:
-        assert strip.stat().st_size > 1000
+    check_film(tmp_path / "run", tmp_path / "dump.png", capsys)
 
 
-def test_ppo_stops_when_a_parameter_is_not_finite(tmp_path, monkeypatch):
+def test_ppo_stops_when_a_parameter_is_not_finite(tmp_path, monkeypatch, capsys):
     from stable_baselines3 import PPO
 
     real, calls = PPO.train, []
@@ -204,6 +200,35 @@ def test_ppo_stops_when_a_parameter_is_not_finite(tmp_path, monkeypatch):
     assert "value_net.weight not finite" in load_run(tmp_path / "run").stamp["error"]
     found = checkpoint.load(tmp_path / "run" / "dump", tmp_path)
     assert found.state["batch"]["obs"].shape == (30, 10)  # SB3 flattens it to train
+    check_film(tmp_path / "run", tmp_path / "dump.png", capsys)
+
+
+@pytest.mark.parametrize("method", ["ncap-es", "ncap-ars", "ncap"])
+def test_a_search_stops_when_its_parameters_are_not_finite(method, tmp_path, monkeypatch, capsys):
+    from reverie.agents import search
+
+    kind = {"ncap-es": search.OpenAIES, "ncap-ars": search.ARS, "ncap": search.CMAES}[method]
+    real, calls = kind.best.fget, []
+
+    def best(self):
+        calls.append(1)
+        return real(self) * (float("nan") if len(calls) > 8 else 1.0)
+
+    monkeypatch.setattr(kind, "best", property(best))
+    monkeypatch.setattr(module_of(method), "PRESETS", {"default": config(method, tmp_path, "run")})
+    assert cli.main(["ncap"]) == DIVERGED
+    assert load_run(tmp_path / "run").stamp["status"] == "diverged"
+    found = checkpoint.load(tmp_path / "run" / "dump", tmp_path)
+    assert found.state["batch"]["candidates"].shape[0] == 6
+    check_film(tmp_path / "run", tmp_path / "dump.png", capsys)
+
+
+def check_film(run, strip, capsys):
+    """The dump can be watched, or the machine has no headless OpenGL and says so."""
+    if cli.main(["watch", str(run), "--dump", "--world", "2", "--out", str(strip)]):
+        assert "EGL or OSMesa" in capsys.readouterr().err
+    else:
+        assert strip.stat().st_size > 500
 
 
 def test_an_observation_that_is_not_finite_stops_the_run(tmp_path):
