@@ -55,12 +55,19 @@ class ReplayBuffer:
         self._flags = slice(2 * o + a + 1, 2 * o + a + 3)  # terminated and truncated
         self.total = 0  # vector steps ever added; the write head is total % T
         self._base = 0  # steps before this one were cleared
-        self._num_invalid = 0
+        self._counted: int | None = 0  # invalid slots; None on a device until somebody asks
         self._starts: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.int64))
 
     def __len__(self) -> int:
         """Rows that can be sampled."""
         return (self.total - self.oldest) * self.num_envs - self._num_invalid
+
+    @property
+    def _num_invalid(self) -> int:
+        if self._counted is None:  # waits for the device, so not in `add`
+            filled = torch.arange(self.oldest, self.total, device=self.device) % self._steps
+            self._counted = int(self._invalid[filled].sum())
+        return self._counted
 
     def add(self, batch: Transitions, valid: Tensor | None = None) -> None:
         """Append one vector step [N], or T steps at once [T, N] ([T] when there is one world).
@@ -97,9 +104,9 @@ class ReplayBuffer:
 
     def _add_step(self, columns: tuple[Tensor, ...], valid: Tensor | None) -> None:
         t = self.total % self._steps
-        if self._num_invalid and self.total - self.oldest == self._steps:
-            self._num_invalid -= int(self._invalid[t].sum())
         if self._on_host:
+            if self._num_invalid and self.total - self.oldest == self._steps:
+                self._counted = self._num_invalid - int(np.count_nonzero(self._np_invalid[t]))
             torch.column_stack(columns, out=self._rows[t])  # one call packs and casts
             self._np_episode[t] = self._np_current
             self._np_invalid[t] = False
@@ -109,14 +116,13 @@ class ReplayBuffer:
             if valid is not None and np.count_nonzero(valid.numpy()) < self.num_envs:
                 self._np_invalid[t] = gone = ~valid.numpy()
                 self._np_current += gone
-                self._num_invalid += int(np.count_nonzero(gone))
+                self._counted = self._num_invalid + int(np.count_nonzero(gone))
         else:
             device_row = self._rows[t]
-            for place, value in zip(self.layout.slices.values(), columns, strict=True):
-                device_row[:, place] = value
+            torch.column_stack([c.to(self.device) for c in columns], out=device_row)
             self._episode[t] = self._current
             self._invalid[t] = False if valid is None else ~valid.to(self.device)
-            self._num_invalid += 0 if valid is None else int(self._invalid[t].sum())
+            self._counted = None
             ended = (device_row[:, self._flags] > 0).any(dim=1)
             self._current += ended | self._invalid[t]
         self.total += 1
@@ -186,7 +192,7 @@ class ReplayBuffer:
     def clear(self) -> None:
         """Forget every transition; the generator goes on."""
         self._base = self.total
-        self._num_invalid = 0
+        self._counted = 0
         self._invalid.zero_()
         self._starts = (-1, self._starts[1])
         self.break_episodes()
@@ -239,6 +245,5 @@ class ReplayBuffer:
         self.total, self._base = int(state["total"]), int(state["base"])
         self._current.copy_(state["current"])
         self.generator.set_state(state["generator"])
-        filled = torch.arange(self.oldest, self.total, device=self.device) % self._steps
-        self._num_invalid = int(self._invalid[filled].sum())
+        self._counted = None
         self._starts = (-1, self._starts[1])

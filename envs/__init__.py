@@ -9,6 +9,7 @@ from .api import BatchEnv, StepResult
 from .contexts import Contexts
 from .make import known_ids, make, register_all, register_task
 from .task import Task
+from .warp import WarpSettings
 
 register_all()
 
@@ -25,6 +26,7 @@ __all__ = [
     "Contexts",
     "StepResult",
     "Task",
+    "WarpSettings",
     "known_ids",
     "make",
     "register_task",

@@ -35,10 +35,14 @@ class BatchEnv(Protocol):
     max_episode_steps: int | None
     discrete: bool  # actions are one-hot columns of a Discrete space
     restores: bool  # load_state_dict continues bit for bit; if not, a resumed run resets
-    bad_worlds: int  # worlds that went non-finite so far
     notes: dict[str, str]  # what a run's stamp should say of the engine
     context_id: Tensor  # [N] int64
     context: Tensor  # [N, d] float32
+
+    @property
+    def bad_worlds(self) -> int:
+        """Worlds that went non-finite so far."""
+        ...
 
     def reset(self, seed: int | None = None) -> Tensor:
         """Start a new episode in every world, from the seed's first one if a seed is given."""
@@ -54,6 +58,10 @@ class BatchEnv(Protocol):
 
     def current_obs(self) -> Tensor:
         """Return the observations to act on next, without stepping."""
+        ...
+
+    def health(self) -> dict[str, int]:
+        """Return counts for the log: bad worlds so far, and what else the engine noticed."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

@@ -48,7 +48,8 @@ def check_env(env_id: str, *, num_envs: int = 3, steps: int = 1000, **options: A
         return [Row("it can be made", FAULT, _told(error))]
     single = None
     known = f"reverie/{env.task.id}" if isinstance(env, TaskEnv) else env_id.rpartition(":")[2]
-    if gymnasium.spec(known).entry_point is not None:
+    on_warp = env.notes["engine"].startswith("warp")  # gymnasium's doors are the native engine's
+    if not on_warp and gymnasium.spec(known).entry_point is not None:
         single = lambda: gymnasium.make(known, **options)  # noqa: E731
     bench = Bench(batch, single, steps)
     spaces = f"obs {env.obs_dim}, {'one-hot ' if env.discrete else ''}action {env.act_dim}"
@@ -88,7 +89,7 @@ def _actions(env: BatchEnv, steps: int, seed: int = 0) -> list[Tensor]:
     draws = [torch.rand(env.num_envs, env.act_dim, generator=g) for _ in range(steps)]
     if env.discrete:
         return [torch.nn.functional.one_hot(d.argmax(1), env.act_dim).float() for d in draws]
-    return [2 * d - 1 for d in draws]
+    return [(2 * d - 1).to(env.device) for d in draws]
 
 
 def _play(env: BatchEnv, actions: list[Tensor], seed: int | None = None) -> Rows:

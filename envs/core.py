@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import contexts as ctx
 from .api import Array, StepResult, check_action
 from .contexts import Contexts
 from .names import unknown
 from .physics import NativePhysics
 from .starts import GymnasiumStarts, Starts, rows_of
-from .task import Task, resolve
+from .task import Task
+from .worlds import Worlds
 
 _RNG: dict[str, Any] = {"counter": Starts, "gymnasium": GymnasiumStarts}
 
@@ -48,51 +48,29 @@ class TaskEnv:
         streams: Sequence[int] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        if num_envs < 1:
-            raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         if rng not in _RNG:
             raise unknown("rng", rng, _RNG)
+        self.worlds = worlds = Worlds(task, num_envs, context, streams, options)
         self.task, self.num_envs, self.xp = task, num_envs, np
-        self.contexts = Contexts.grid(context) if isinstance(context, Mapping) else context
-        models, params = ctx.variants(task, resolve(task, options or {}), self.contexts)
-        if len(models) > num_envs:
-            raise ValueError(
-                f"{len(models)} contexts in {num_envs} worlds: some would never be played; use "
-                f"num_envs={len(models)} or more"
-            )
-        row = np.arange(num_envs) % len(models)
-        per_world = ctx.stack(params, row)
-        self.p = p = SimpleNamespace(**{**vars(params[0]), **per_world})
-        p.per_world = tuple(per_world)
-        self.model = model = models[0]
+        self.contexts, self.p, self.model = worlds.contexts, worlds.p, worlds.model
+        self.low, self.high, self.fps = worlds.low, worlds.high, worlds.fps
         self.physics = NativePhysics(
-            [models[i] for i in row] if len(models) > 1 else model,
+            worlds.models,
             num_envs,
             task.fields,
             refresh=task.refresh,
             contact_forces=task.contact_forces,
             threads=threads,
         )
-        self.fps = 1 / (model.opt.timestep * p.frame_skip)  # environment steps per second
-        self.low, self.high = np.array(model.actuator_ctrlrange).T
-        # In float32 so that the controls of a float32 policy are the same on every engine.
-        half, mid = ((self.high - self.low) / 2, (self.high + self.low) / 2)
-        self._half, self._mid = half.astype(np.float32), mid.astype(np.float32)
-        self._unit = bool((half == 1).all() and (mid == 0).all())
-        self.act_dim = model.nu
+        self.act_dim = self.model.nu
         self.device = torch.device("cpu")
         self.dtype = dtype
         self._np_dtype = torch.empty(0, dtype=dtype).numpy().dtype
         self.max_episode_steps = max_episode_steps
-        self.context_id = torch.from_numpy(row)
-        table = np.zeros((1, 0)) if self.contexts is None else self.contexts.table
-        self.context = torch.from_numpy(table[row].astype(np.float32))
+        self.context_id, self.context = worlds.context_tensors()
         self.notes = self.physics.notes
         self.terms: dict[str, Array] = {}  # reward terms of the last step
-        stream = np.arange(num_envs) // len(models) if streams is None else np.asarray(streams)
-        if stream.shape != (num_envs,):
-            raise ValueError(f"streams has shape {stream.shape}, expected ({num_envs},)")
-        self.starts: Starts | GymnasiumStarts = _RNG[rng](task, p, np, stream, seed)
+        self.starts: Starts | GymnasiumStarts = _RNG[rng](task, self.p, np, worlds.streams, seed)
         self._all = np.arange(num_envs)
         self._elapsed = np.zeros(num_envs, np.int64)
         self._none = np.zeros(num_envs, bool)
@@ -162,11 +140,11 @@ class TaskEnv:
 
     def to_native(self, action: Array) -> Array:
         """Map actions [N, A] from [-1, 1] to the actuators' ranges."""
-        return action if self._unit else action * self._half + self._mid
+        return self.worlds.to_native(action)
 
     def step(self, action: Tensor) -> StepResult:
         """Advance every world by one step of `frame_skip` physics substeps."""
-        control = self.to_native(check_action(action, self.num_envs, self.act_dim))
+        control = self.worlds.to_native(check_action(action, self.num_envs, self.act_dim))
         raw, reward, terminated, truncated, bad = self.advance(control)
         final_obs = obs = self._tensor(raw)
         ended = terminated if truncated is self._none else terminated | truncated
@@ -188,6 +166,10 @@ class TaskEnv:
 
     def _flags(self, x: Array) -> Tensor:
         return self._never if x is self._none else torch.from_numpy(x)
+
+    def health(self) -> dict[str, int]:
+        """Return counts for the log."""
+        return {"bad_worlds": self.bad_worlds}
 
     def state_dict(self) -> dict[str, Any]:
         """Physics rows with warm start, counters, streams, and what lags behind the state."""

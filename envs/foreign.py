@@ -155,6 +155,10 @@ class ForeignEnv:
         """Return the observations to act on next."""
         return torch.from_numpy(self._obs.copy())
 
+    def health(self) -> dict[str, int]:
+        """Return counts for the log."""
+        return {"bad_worlds": self.bad_worlds}
+
     def state_dict(self) -> dict[str, Any]:
         """Nothing: a continued run restarts this environment at a reset and says so."""
         return {}

@@ -13,9 +13,11 @@ from .core import TaskEnv
 from .names import unknown
 from .task import Task
 from .tasks import TASKS
+from .warp import WarpSettings, make_warp_env
 
 log = logging.getLogger("reverie")
 PREFIX = "reverie/"
+BACKENDS = ("auto", "native", "warp", "gymnasium")
 
 
 def known_ids() -> list[str]:
@@ -72,6 +74,7 @@ def make(
     max_episode_steps: int | None = None,
     context: Contexts | Mapping[str, Any] | None = None,
     streams: Sequence[int] | None = None,
+    warp: WarpSettings | None = None,
     **options: Any,
 ) -> BatchEnv:
     """Return `num_envs` worlds of an environment, stepped together.
@@ -82,42 +85,47 @@ def make(
     `threads`: of the physics, None for every CPU the process may use. `max_episode_steps`: None
     for the task's own limit, 0 for none. `context`: `{"gravity": [4.9, 9.8]}`, every combination,
     or `Contexts`; world i plays row i mod K. `streams` [N]: which start states each world follows;
-    by default the worlds of a group of K start alike. `options`: the task's, e.g.
-    `ctrl_cost_weight=0.05`.
+    by default the worlds of a group of K start alike. `device="cuda"`: MuJoCo Warp (extra
+    `[gpu]`), whose tensors and actions live there; `backend="warp"` is Warp on the CPU, for tests;
+    `warp`: its settings. `options`: the task's, e.g. `ctrl_cost_weight=0.05`.
 
-    Raises ValueError for an unknown id, option or backend (the nearest known one is named) and
-    for a device that is not there.
+    Raises ValueError for an unknown id, option or backend (the nearest known one is named), for a
+    device that is not there and for a task that it cannot run; ModuleNotFoundError without the
+    extra. Each says what to do.
     """
-    if backend not in ("auto", "native", "gymnasium"):
-        raise unknown("backend", backend, ("auto", "native", "gymnasium"))
-    kind = torch.device(device).type
-    if kind != "cpu":
-        reason = "" if torch.cuda.is_available() else " (and this machine shows torch no GPU)"
-        raise ValueError(
-            f"device={device!r}: environments run on the CPU in this version{reason}; leave device "
-            "out, learners may still use a GPU of their own"
-        )
+    if backend not in BACKENDS:
+        raise unknown("backend", backend, BACKENDS)
+    where = torch.device(device)
+    on_warp = backend == "warp" or where.type != "cpu"
     env_id = import_module_of(env_id)
     name = env_id.removeprefix(PREFIX)
     own = env_id.startswith(PREFIX) or (name in TASKS and backend != "gymnasium")
-    if own or backend == "native":
+    if own or backend in ("native", "warp"):
         if name not in TASKS:
             raise unknown("environment", env_id, known_ids())
         if not env_id.startswith(PREFIX):
             log.info("%s runs on Reverie's native task; backend='gymnasium' opts out", env_id)
         task = TASKS[name]
         limit = task.max_episode_steps if max_episode_steps is None else max_episode_steps
-        return TaskEnv(
-            task,
-            num_envs,
-            seed=seed,
-            threads=threads,
-            dtype=dtype,
-            rng=rng,
-            max_episode_steps=limit or None,
-            context=context,
-            streams=streams,
-            options=options,
+        common: dict[str, Any] = {
+            "seed": seed,
+            "max_episode_steps": limit or None,
+            "context": context,
+            "streams": streams,
+            "options": options,
+        }
+        if not on_warp:
+            return TaskEnv(task, num_envs, threads=threads, dtype=dtype, rng=rng, **common)
+        if backend == "native" or rng != "counter" or dtype != torch.float32:
+            raise ValueError(
+                f"device={device!r} is MuJoCo Warp's: it takes neither backend='native' nor "
+                f"another rng than 'counter' or dtype than float32 (got {rng!r}, {dtype})"
+            )
+        return make_warp_env(task, num_envs, device=where, settings=warp, **common)
+    if on_warp:
+        raise ValueError(
+            f"{env_id} is another package's: it runs on the CPU, leave device={device!r} out; "
+            "learners may still use a GPU of their own"
         )
     if context is not None or streams is not None:
         raise ValueError(f"{env_id} is another package's: contexts and streams need a task of ours")

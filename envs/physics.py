@@ -59,7 +59,7 @@ class NativePhysics:
 
     def __init__(
         self,
-        model: mujoco.MjModel | Sequence[mujoco.MjModel],  # one for all, or one for each world
+        models: Sequence[mujoco.MjModel],  # K of them; world i has model i mod K
         num_envs: int,
         fields: Sequence[str],
         *,
@@ -68,13 +68,12 @@ class NativePhysics:
         threads: int | None = None,
     ) -> None:
         threads = min(threads or affinity_threads(), num_envs)
-        models = None if isinstance(model, mujoco.MjModel) else list(model)
-        model = models[0] if models else model
+        model = models[0]
+        self.models = [models[i % len(models)] for i in range(num_envs)]
         # Contact forces are read back from each world's own MjData, so it must persist.
         self.batch = Batch(model, num_envs, threads, persistent=contact_forces or refresh != "none")
-        if models is not None:
-            self.batch.set_models(models)
-        self.models = models or [model] * num_envs
+        if len(models) > 1:
+            self.batch.set_models(self.models)
         names = dict.fromkeys(("qpos", "qvel", "ctrl", *fields))
         self.fields = SimpleNamespace(**{name: self.batch.bind(name) for name in names})
         self.notes = {"engine": f"native, mujoco {mujoco.__version__}, {threads} threads"}

@@ -30,7 +30,7 @@ COMMANDS = {
     "check-env": "is an environment fit to learn from: reverie check-env my_pkg:MyEnv-v0",
     "compare": "arms x tasks x seeds: reverie compare SUITE.toml --jobs 2",
     "claims": "what was claimed before it was tried, and whether it stands",
-    "bench": "speed against other libraries: reverie bench env | buffer | learner",
+    "bench": "speed against other libraries: reverie bench env | buffer | learner | gpu ...",
 }
 
 

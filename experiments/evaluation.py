@@ -42,7 +42,7 @@ def evaluate(
     state = initial = policy.initial_state(env.num_envs)
     while (played < episodes).any():
         action, state = policy.act(obs, state, explore=explore)
-        batch, valid, obs = advance(env, obs, action.cpu())
+        batch, valid, obs = advance(env, obs, action.to(env.device))
         for world, total, length in running.add(batch, valid):
             if played[world] < episodes:
                 returns[world, played[world]], lengths[world, played[world]] = total, length

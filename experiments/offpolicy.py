@@ -11,7 +11,6 @@ from ..agents.seeding import stream_seed
 from ..buffers import Layout, ReplayBuffer, Transitions
 from ..envs import BatchEnv, make
 from ..envs.contexts import parse_contexts
-from ..envs.core import TaskEnv
 from .evaluation import Evaluation, evaluate
 from .process import Interrupted, check_device, use_threads
 from .result import Result
@@ -118,15 +117,15 @@ class Session:
 
     def count(self, batch: Transitions, valid: torch.Tensor) -> None:
         """Count one vector step's episodes, and begin the memory of those that start."""
-        if isinstance(self.env, TaskEnv):
-            self.trail.append(self.env.physics.get_state())
+        if (physics := getattr(self.env, "physics", None)) is not None:  # not a foreign one's
+            self.trail.append(physics.get_state())
         self.recent += [(total, n) for _, total, n in self.returns.add(batch, valid)]
         if self.memory:
             self.memory = reset_where(over(batch, valid), self.memory, self.initial)
 
     def row(self) -> dict[str, Any]:
         """Return what to log, and forget the episodes in it."""
-        row: dict[str, Any] = {**self.metrics, "bad_worlds": self.env.bad_worlds}
+        row: dict[str, Any] = {**self.metrics, **self.env.health()}
         if self.recent:
             row["return"] = sum(r for r, _ in self.recent) / len(self.recent)
             row["length"] = sum(n for _, n in self.recent) / len(self.recent)
@@ -166,7 +165,7 @@ def train(
         policy = agent if run.step >= config.learning_starts else s.warmup
         action, s.memory = policy.act(obs, s.memory, explore=True)
         try:
-            batch, valid, obs = advance(env, obs, action.cpu())
+            batch, valid, obs = advance(env, obs, action.to(env.device))
         except FloatingPointError as error:
             s.dump(run, str(error))
         buffer.add(batch, valid)

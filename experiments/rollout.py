@@ -44,9 +44,9 @@ def collect(env: BatchEnv, policy: Policy, n: int, *, explore: bool = True) -> T
     got = 0
     while got < n:
         action, state = policy.act(obs, state, explore=explore)
-        batch, valid, obs = advance(env, obs, action.cpu())
+        batch, valid, obs = advance(env, obs, action.to(env.device))
         state = reset_where(over(batch, valid), state, initial)
-        world = {"world": torch.arange(env.num_envs).float()}
+        world = {"world": torch.arange(env.num_envs, device=env.device).float()}
         steps.append(batch._replace(extra=world).map(lambda x, keep=valid: x[keep]))  # type: ignore[misc]
         got += len(steps[-1].reward)
     return concatenate(steps).map(lambda x: x[:n])
@@ -60,9 +60,9 @@ class Returns:
 
     def add(self, batch: Transitions, valid: Tensor) -> list[tuple[int, float, int]]:
         """Count one vector step; return (world, return, length) of the episodes that ended."""
-        self.sums += batch.reward.numpy()
-        self.lengths += valid.numpy()
-        ended = (batch.terminated.numpy() + batch.truncated.numpy()) > 0
+        self.sums += batch.reward.cpu().numpy()
+        self.lengths += valid.cpu().numpy()
+        ended = ((batch.terminated + batch.truncated) > 0).cpu().numpy()
         if not ended.any():
             return []
         done = [(int(i), float(self.sums[i]), int(self.lengths[i])) for i in np.flatnonzero(ended)]

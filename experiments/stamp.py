@@ -38,6 +38,22 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
+def _gpu() -> dict[str, str]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}
+    warp = {p: _version(p) for p in ("mujoco-warp", "warp-lang")}
+    return {"gpu": torch.cuda.get_device_name(), "cuda": str(torch.version.cuda), **warp}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
 def hardware() -> dict[str, Any]:
     """Return versions, CPU and revision: what a result may depend on."""
     return {
@@ -48,6 +64,7 @@ def hardware() -> dict[str, Any]:
         "platform": platform.platform(terse=True),
         "cpu": _cpu(),
         "cpus": os.cpu_count(),
+        **_gpu(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
 

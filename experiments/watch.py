@@ -42,7 +42,7 @@ def film(
         frame = renderer.frame(0)
         frames.append(frame if panel is None else np.concatenate([frame, panel(obs[0])], axis=1))
         action, state = policy.act(obs, state, explore=False)
-        result = env.step(action.cpu())
+        result = env.step(action.to(env.device))
         obs, total = result.obs, total + float(result.reward[0])
         if bool(result.terminated[0] | result.truncated[0]):
             break

@@ -229,6 +229,7 @@ HUMANOID = Task(
     terminated=humanoid_terminated,
     reset=noise_uniform,
     info=humanoid_info,
+    newton_on_warp=True,
     contact_forces=True,
     camera={"distance": 4.0, "trackbody": 1, "elevation": -20.0},
 )
@@ -249,6 +250,7 @@ HUMANOID_STANDUP = Task(
     reward=standup_reward,
     reset=noise_uniform,
     info=standup_info,
+    newton_on_warp=True,
     contact_forces=True,
     camera={"distance": 4.0, "trackbody": 1, "elevation": -20.0},
 )

@@ -71,9 +71,9 @@ def swim_setup(model: mujoco.MjModel, p: Params) -> None:
     p.limit = float(model.jnt_range[3, 1])
 
 
-def _velocities(f: Fields) -> Array:
+def _velocities(xp: Any, f: Fields) -> Array:
     """Return each link's sensors [N, links, 6]: local vx, vy, vz, then angular velocity."""
-    return f.sensordata.reshape(f.sensordata.shape[0], -1, 6)
+    return xp.reshape(f.sensordata, (f.sensordata.shape[0], -1, 6))
 
 
 def swim_observe(xp: Any, f: Fields, p: Params) -> Array:
@@ -81,8 +81,9 @@ def swim_observe(xp: Any, f: Fields, p: Params) -> Array:
 
     The time feature is -1 at the reset and +1 after `time_horizon` steps (tonic's).
     """
-    v = _velocities(f)[:, :, [0, 1, 5]]
-    parts = [f.qpos[:, 3:], v.reshape(v.shape[0], -1)]
+    v = _velocities(xp, f)
+    planar = xp.stack([v[:, :, 0], v[:, :, 1], v[:, :, 5]], axis=2)
+    parts = [f.qpos[:, 3:], xp.reshape(planar, (planar.shape[0], -1))]
     if p.time_feature:
         step = xp.round(f.time / p.dt)
         parts.append((2.0 * step / p.time_horizon - 1.0)[:, None])
@@ -93,7 +94,7 @@ def swim_reward(
     xp: Any, before: Array, f: Fields, action: Array, p: Params
 ) -> tuple[Array, dict[str, Array]]:
     """Forward speed of the head over `desired_speed`, in [0, 1]; the head looks along -y."""
-    speed = -_velocities(f)[:, 0, 1]
+    speed = -_velocities(xp, f)[:, 0, 1]
     return xp.clip(speed / p.desired_speed, 0.0, 1.0), {"forward_speed": speed}
 
 

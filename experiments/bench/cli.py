@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..stamp import hardware
-from . import buffer, env, learner, population
+from . import buffer, env, gpu, learner, population
 from .common import OURS, BenchOptions, Report
 
 MISSING = "not installed (pip install reverie[bench])"
@@ -18,6 +18,7 @@ BENCHES: dict[str, Callable[[BenchOptions], Report]] = {
     "buffer": buffer.run,
     "learner": learner.run,
     "population": population.run,
+    "gpu": gpu.run,
 }
 
 
@@ -31,6 +32,9 @@ def _table(report: Report) -> Table:
             table.add_column("ratio", justify="right", style="bold")
     if report.shares:
         table.add_column("in the engine", justify="right")
+    costs = next(iter(report.costs.values()), {})
+    for name in costs:
+        table.add_column(name, justify="right")
     for case in report.cases():
         cells = []
         for peer in report.peers:
@@ -40,6 +44,7 @@ def _table(report: Report) -> Table:
                 cells.append("-" if ratio is None else f"{ratio:.2f}x")
         if report.shares:
             cells.append(f"{report.shares[case]:.2f}" if case in report.shares else "-")
+        cells += [f"{report.costs[case][name]:,.1f}" for name in costs]
         table.add_row(case, *cells)
     if len(report.cases()) > 1 and report.what == "env":
         table.add_section()
@@ -81,6 +86,10 @@ def main(argv: Sequence[str]) -> int:
         settings = {k: str(v) if k == "json" else v for k, v in vars(options).items()}
         data = {**report.to_dict(), "options": settings, "stamp": hardware()}
         options.json.write_text(json.dumps(data, indent=2) + "\n")
+        names = ("case", "who", "unit", "rate", "ratio")
+        lines = [names, *(tuple(str(row[n]) for n in names) for row in data["rows"])]
+        text = "".join(",".join(line) + "\n" for line in lines)
+        options.json.with_suffix(".csv").write_text(text)
     return 0
 
 

@@ -36,24 +36,29 @@ V5_TASKS = (
 class BenchOptions:
     """Measure a part of Reverie beside its peers, interleaved in one run."""
 
-    what: tyro.conf.Positional[Literal["env", "buffer", "learner", "population"]]
+    what: tyro.conf.Positional[Literal["env", "buffer", "learner", "population", "gpu"]]
     """env: steps of the v5 tasks, replay write included; buffer: sample and add; learner:
-    gradient steps; population: a search's rollouts on the swimmer"""
+    gradient steps; population: a search's rollouts on the swimmer; gpu: steps on MuJoCo Warp"""
     threads: int = 2
-    """CPU threads of the physics (env), of torch (buffer, learner), and of every peer that has
-    threads"""
+    """CPU threads of the physics (env, gpu), of torch (buffer, learner), and of every peer that
+    has threads"""
     num_envs: int = 64
     """worlds stepped together (env)"""
     repeats: int = 5
     """measurements of each contestant; every one has its turn in each repeat"""
-    tasks: tuple[str, ...] = V5_TASKS
-    """tasks to step (env)"""
+    tasks: tuple[str, ...] = ()
+    """tasks to step (env: the eleven v5 tasks unless told; gpu: four)"""
+    worlds: tuple[int, ...] = (1, 64, 1024, 4096, 16384)
+    """numbers of worlds to step together (gpu)"""
+    device: str = "cuda"
+    """device of the environments and of their buffer (gpu); cpu is Warp's, to try the bench"""
     seconds: float = 0.5
     """length of one measurement"""
     compile: bool = False
     """also measure our compiled losses (learner)"""
     json: Path | None = None
-    """file for the rows, the settings and the stamp of this machine"""
+    """file for the rows, the settings and the stamp of this machine; the rates go to a CSV beside
+    it"""
 
     def __post_init__(self) -> None:
         for name in ("threads", "num_envs", "repeats", "seconds"):
@@ -86,13 +91,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """What a benchmark measured. `shares`: of wall time that ours spends in the physics engine."""
+    """What a benchmark measured. `shares`: of wall time that ours spends in the physics engine.
+    `costs`: what a case took of ours besides time, by name.
+    """
 
     what: str
     unit: str
     peers: tuple[Peer, ...]
     rows: list[Row] = field(default_factory=list)
     shares: dict[str, float] = field(default_factory=dict)
+    costs: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def cases(self) -> list[str]:
         """Names of the cases, in the order of their measurement."""
@@ -132,6 +140,7 @@ class Report:
             "rows": rows,
             "mean_ratios": {p.name: self.mean_ratio(p.name) for p in self.peers},
             "engine_shares": self.shares,
+            "costs": self.costs,
             "peers": [vars(p) for p in self.peers],
         }
 

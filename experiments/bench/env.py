@@ -15,6 +15,7 @@ from ...envs import make
 from ..rollout import advance
 from .common import (
     OURS,
+    V5_TASKS,
     BenchOptions,
     Peer,
     Report,
@@ -38,7 +39,7 @@ def run(options: BenchOptions) -> Report:
     """
     report = Report("env", "transitions/s", _peers(options))
     with torch_threads(1):
-        for task in options.tasks:
+        for task in options.tasks or V5_TASKS:
             print(task, file=sys.stderr, flush=True)  # a bar's thread would disturb
             contestants = make_contestants(task, options)
             rates = interleave(contestants, options.repeats, options.seconds)

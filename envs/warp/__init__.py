@@ -1,0 +1,85 @@
+"""The engine for a GPU: MuJoCo Warp (extra `[gpu]`), under the same contracts as the native one.
+
+Importing this package loads neither Warp nor CUDA; making an environment does.
+"""
+
+import functools
+import importlib.util
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..api import BatchEnv
+
+log = logging.getLogger("reverie")
+INSTALL = "pip install 'reverie[gpu]'"
+
+
+@dataclass(frozen=True)
+class WarpSettings:
+    """What the Warp engine may be told; the defaults suit training."""
+
+    graphs: bool = True
+    """record the launches of a step once and replay them; False launches each kernel, to debug"""
+    deterministic: bool = False
+    """the same bits in every run on a GPU, at a price; the CPU device always is"""
+    njmax: int | None = None
+    """constraint rows of a world; None is twice the peak of a probe on the native engine"""
+    nconmax: int | None = None
+    """contacts and candidate pairs for each world, pooled; None is four times the contacts' peak"""
+
+
+def require(device: torch.device) -> None:
+    """Raise an error that says what to do unless the engine can run on this device."""
+    missing = [m for m in ("warp", "mujoco_warp") if importlib.util.find_spec(m) is None]
+    if missing:
+        raise ModuleNotFoundError(
+            f"the GPU engine needs {' and '.join(missing)}, which {INSTALL} brings; without it "
+            "environments run on the CPU: leave device and backend out"
+        )
+    if device.type == "cpu":
+        return
+    if device.type != "cuda":
+        raise ValueError(f"device={device}: environments run on cpu or on cuda, an NVIDIA GPU")
+    if not torch.cuda.is_available():
+        raise ValueError(
+            f"device={device}: torch shows no GPU here. On a machine with one, check its driver "
+            f"(nvidia-smi) and that torch was built for CUDA (torch.version.cuda is "
+            f"{torch.version.cuda}); without one, leave device out"
+        )
+    if (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device={device}: torch shows {torch.cuda.device_count()} GPU(s)")
+    import warp
+
+    if not warp.is_cuda_available():
+        raise ValueError(
+            f"device={device}: torch sees a GPU, Warp {warp.__version__} does not; it needs an "
+            "NVIDIA driver of release 580 or newer"
+        )
+
+
+@functools.cache
+def _announce() -> None:
+    import warp
+
+    warp.config.quiet = True  # else it prints a line for each of some eighty kernel modules
+    warp.init()
+    log.info(
+        "MuJoCo Warp compiles its kernels when a model first runs, up to a minute, and keeps them "
+        "in %s",
+        warp.config.kernel_cache_dir,
+    )
+
+
+def make_warp_env(*args: Any, device: torch.device, **kwargs: Any) -> BatchEnv:
+    """Return a `WarpEnv`, or say what stands in the way."""
+    require(device)
+    _announce()
+    from .env import WarpEnv
+
+    return WarpEnv(*args, device=device, **kwargs)
+
+
+__all__ = ["WarpSettings", "make_warp_env", "require"]
