@@ -140,11 +140,12 @@ class TaskEnv:
 
     def to_native(self, action: Array) -> Array:
         """Map actions [N, A] from [-1, 1] to the actuators' ranges."""
-        return self.worlds.to_native(action)
+        w = self.worlds
+        return action if w.unit else action * w.half + w.mid
 
     def step(self, action: Tensor) -> StepResult:
         """Advance every world by one step of `frame_skip` physics substeps."""
-        control = self.worlds.to_native(check_action(action, self.num_envs, self.act_dim))
+        control = self.to_native(check_action(action, self.num_envs, self.act_dim))
         raw, reward, terminated, truncated, bad = self.advance(control)
         final_obs = obs = self._tensor(raw)
         ended = terminated if truncated is self._none else terminated | truncated

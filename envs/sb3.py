@@ -22,6 +22,8 @@ class BatchVecEnv(VecEnv):  # type: ignore[misc]
     def __init__(self, env: BatchEnv) -> None:
         if env.discrete:
             raise ValueError("discrete actions: give SB3 the gymnasium environment itself")
+        if env.device.type != "cpu":
+            raise ValueError(f"SB3 steps worlds on the CPU, these are on {env.device}")
         self.env = env
         space = Box(-np.inf, np.inf, (env.obs_dim,), np.float32)
         self.render_mode = None

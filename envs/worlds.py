@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from . import contexts as ctx
-from .api import Array
 from .contexts import Contexts
 from .task import Task, resolve
 
@@ -57,11 +56,7 @@ class Worlds:
         # In float32 so that the controls of a float32 policy are the same on every engine.
         half, mid = ((self.high - self.low) / 2, (self.high + self.low) / 2)
         self.half, self.mid = half.astype(np.float32), mid.astype(np.float32)
-        self.unit = bool((half == 1).all() and (mid == 0).all())
-
-    def to_native(self, action: Array) -> Array:
-        """Map actions [N, A] from [-1, 1] to the actuators' ranges, numpy."""
-        return action if self.unit else action * self.half + self.mid
+        self.unit = bool((half == 1).all() and (mid == 0).all())  # actions are controls as they are
 
     def context_tensors(self, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
         """Return context_id [N] int64 and context [N, d] float32."""

@@ -62,6 +62,11 @@ def make_worlds(config: Any, threads: int) -> tuple[BatchEnv, BatchEnv, ReplayBu
             f"{config.env} has discrete actions, which SAC and TD3 do not take; use a continuous "
             "environment (`reverie list envs`)"
         )
+    if env.device.type != "cpu" and env.device.type != torch.device(config.run.device).type:
+        raise ValueError(
+            f"the environments are on {env.device}, the learner on {config.run.device}: every step "
+            "would come back to the host; give --device cuda"
+        )
     capacity = config.buffer_size - config.buffer_size % config.num_envs
     layout = Layout(env.obs_dim, env.act_dim)
     replay = stream_seed(config.seed, "replay")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from reverie.experiments.bench import buffer, cli, env, learner
+from reverie.experiments.bench import buffer, cli, env, gpu, learner
 from reverie.experiments.bench.common import OURS, BenchOptions, Report, Row
 
 TINY = {"threads": 1, "num_envs": 8, "repeats": 2, "seconds": 0.005}
@@ -99,6 +99,26 @@ def test_buffer_bench_reports():
     report = buffer.run(BenchOptions("buffer", **TINY), capacity=1600)
     assert report.cases() == ["sample(256)", "add of 16"]
     ratios_hold(report)
+
+
+def test_gpu_bench_reports(tmp_path, capsys):
+    """On Warp's CPU device: one thread and no GPU, but the same code."""
+    pytest.importorskip("mujoco_warp", reason="needs the extra: pip install 'reverie[gpu]'")
+    out = tmp_path / "gpu.json"
+    argv = ["gpu", "--device", "cpu", "--worlds", "3", "--tasks", "Hopper-v5", "--threads", "1"]
+    assert cli.main([*argv, "--repeats", "2", "--seconds", "0.01", "--json", str(out)]) == 0
+    data = json.loads(out.read_text())
+    assert {row["who"] for row in data["rows"]} == {OURS, gpu.BARE, gpu.NATIVE}
+    assert data["costs"]["Hopper-v5 x 3"]["capture_s"] > 0
+    lines = out.with_suffix(".csv").read_text().splitlines()
+    assert lines[0] == "case,who,unit,rate,ratio" and len(lines) == 4
+    assert "njmax" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_gpu_bench_without_a_gpu_is_told():
+    with pytest.raises(ValueError, match="torch sees cpu"):
+        gpu.run(BenchOptions("gpu"))
 
 
 def test_learner_bench_reports():

@@ -1,5 +1,6 @@
 """Tasks are written once: the same functions on numpy and on torch, blind to the values."""
 
+import importlib.util
 from types import SimpleNamespace
 
 import array_api_compat.torch as xp
@@ -8,10 +9,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from reverie.envs import make, warp
 from reverie.envs.core import TaskEnv
 from reverie.envs.random import CounterDraws
 from reverie.envs.tasks import TASKS
-from reverie.envs.warp import WarpSettings
 from reverie.envs.worlds import Worlds
 
 N = 6
@@ -126,5 +127,12 @@ def test_what_cannot_be_recorded_is_caught():
             bad()
 
 
-def test_settings_are_plain_data():
-    assert WarpSettings() == WarpSettings(graphs=True, deterministic=False)
+@pytest.mark.parametrize("missing", ["warp", "mujoco_warp"])
+def test_a_missing_extra_is_told(monkeypatch, missing):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        warp.importlib.util, "find_spec", lambda name: None if name == missing else real(name)
+    )
+    for where in ({"device": "cuda"}, {"backend": "warp"}):
+        with pytest.raises(ModuleNotFoundError, match=rf"{missing}.*pip install 'reverie\[gpu\]'"):
+            make("Hopper-v5", 1, **where)

@@ -77,6 +77,8 @@ def make_warp_env(*args: Any, device: torch.device, **kwargs: Any) -> BatchEnv:
     """Return a `WarpEnv`, or say what stands in the way."""
     require(device)
     _announce()
+    if device.type == "cuda" and device.index is None:  # tensors say cuda:0, not cuda
+        device = torch.device("cuda", torch.cuda.current_device())
     from .env import WarpEnv
 
     return WarpEnv(*args, device=device, **kwargs)

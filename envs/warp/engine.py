@@ -1,9 +1,6 @@
 """MuJoCo Warp under the `Physics` contract: N worlds on one device, their fields as torch views."""
 
-import gc
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +11,7 @@ import warp as wp
 from torch import Tensor
 
 from . import WarpSettings
+from .graph import Graph, on_torchs_stream
 from .models import put
 
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION.value
@@ -22,73 +20,6 @@ _LIMIT = 1e10  # mjMAXVAL: beyond it C MuJoCo calls a state bad
 _POSITION = {"xpos", "xquat", "xmat", "xipos", "ximat", "site_xpos", "site_xmat", "geom_xpos",
              "geom_xmat", "subtree_com"}  # fmt: skip
 _SOLVER = int(mjw.OverflowType.ITERATIONS | mjw.OverflowType.LS_ITERATIONS)
-
-
-class Graph:
-    """Launches on fixed arrays, recorded at their second call and replayed from then on.
-
-    Warp records its own launches (on the CPU device too), torch its own: a function holds those
-    of one of them. The first call runs them one by one, which loads the kernels.
-    """
-
-    def __init__(self, launches: Callable[[], None], device: torch.device, record: str) -> None:
-        self.launches, self.device, self.record = launches, device, record
-        self.calls, self.seconds = 0, 0.0  # `seconds`: what recording took
-        self._graph: Any = None
-
-    def __call__(self) -> None:
-        """Run the launches."""
-        self.calls += 1
-        if self._graph is None and self.record and self.calls > 1:
-            start = time.perf_counter()
-            self._graph = self._warp() if self.record == "warp" else self._torch()
-            self.seconds = time.perf_counter() - start
-        if self._graph is None:
-            with on_torchs_stream(self.device):
-                self.launches()
-        elif self.record == "torch":
-            self._graph.replay()
-        else:
-            with on_torchs_stream(self.device):
-                wp.capture_launch(self._graph)
-
-    def _warp(self) -> Any:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        with no_garbage(), wp.ScopedCapture(device=str(self.device)) as capture:
-            self.launches()  # on Warp's own stream: CUDA does not record its default one
-        return capture.graph
-
-    def _torch(self) -> Any:
-        if self.device.type != "cuda":  # torch has no graphs on the CPU: stays as it is
-            self.record = ""
-            return None
-        graph = torch.cuda.CUDAGraph()
-        with no_garbage(), torch.cuda.graph(graph):
-            self.launches()
-        return graph
-
-
-@contextmanager
-def no_garbage() -> Iterator[None]:
-    """Collect no garbage for a while: what it would free on the device must not be recorded."""
-    on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if on:
-            gc.enable()
-
-
-def on_torchs_stream(device: torch.device) -> AbstractContextManager[Any]:
-    """Let Warp launch where torch does, so that neither has to wait for the other."""
-    if device.type == "cpu":
-        return nullcontext()
-    stream: AbstractContextManager[Any] = wp.ScopedStream(
-        wp.stream_from_torch(device), sync_enter=False
-    )
-    return stream
 
 
 class WarpPhysics:

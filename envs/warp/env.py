@@ -14,7 +14,8 @@ from ..contexts import Contexts
 from ..task import Params, Task
 from ..worlds import Worlds
 from . import WarpSettings
-from .engine import Graph, WarpPhysics
+from .engine import WarpPhysics
+from .graph import Graph
 from .models import sizes, supported
 from .starts import DeviceStarts, to_host
 
@@ -160,7 +161,8 @@ class WarpEnv:
 
     def to_native(self, action: Array) -> Any:
         """Map actions [N, A] from [-1, 1] to the actuators' ranges, numpy."""
-        return self.worlds.to_native(action)
+        w = self.worlds
+        return action if w.unit else action * w.half + w.mid
 
     def step(self, action: Tensor) -> StepResult:
         """Advance every world by one step of `frame_skip` physics substeps."""
