@@ -123,14 +123,14 @@ def test_the_test_of_distributions_can_fail():
 
 def test_sac_learns_alike_on_both_engines(tmp_path):
     """Three short runs on each, the balance of a double pendulum: overlapping ranges."""
-    config = sac.Config(env="InvertedDoublePendulum-v5", steps=5000)
+    config = sac.PRESETS["quick"]
     last = {}
     for backend in ("native", "warp"):
         for seed in range(3):
             options = {} if backend == "native" else {"backend": "warp"}
             run = replace(
                 config.run, out=str(tmp_path), name=f"{backend}-{seed}", tensorboard=False,
-                eval_every=0, progress=False,
+                threads=1, progress=False,
             )  # fmt: skip
             result = sac.main(replace(config, seed=seed, env_options=options, run=run))
             last.setdefault(backend, []).append(result.evaluation.mean)

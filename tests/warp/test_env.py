@@ -21,8 +21,8 @@ pytestmark = pytest.mark.xdist_group("warp")
 SOME = ["HalfCheetah-v5", "Hopper-v5", "Ant-v5", "Humanoid-v5"]
 
 
-@pytest.mark.parametrize("task", ["HalfCheetah-v5", "Hopper-v5"])
-def test_the_contract_suite_passes(task):
+def test_the_contract_suite_passes():
+    task = "HalfCheetah-v5"
     rows = check_env(task, steps=50, backend="warp", device=DEVICE, warp=settings())
     assert isinstance(on_warp(task, 2), BatchEnv)
     assert not [r for r in rows if r.verdict == FAULT], rows
