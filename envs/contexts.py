@@ -210,10 +210,11 @@ def variants(task: Task, p: Params, contexts: Contexts | None) -> tuple[list[Mod
     models, params = [], []
     for values in contexts.table:
         row = dict(zip(contexts.names, map(float, values), strict=True))
-        model = copy.copy(base)
+        variant = SimpleNamespace(**{**vars(p), **{name: row[name] for name in own}})
+        rebuilt = any(name in task.model_contexts for name in own)
+        model = task.model(variant) if rebuilt else copy.copy(base)
         apply(model, {name: row[name] for name in physical})
         models.append(model)
-        variant = SimpleNamespace(**{**vars(p), **{name: row[name] for name in own}})
         params.append(_derive(task, variant, model))
     return models, params
 

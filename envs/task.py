@@ -39,6 +39,7 @@ class Task:
     setup: Callable[[mujoco.MjModel, Params], None] | None = None  # adds derived entries to p
     refresh: str = "none"  # none as gymnasium's v5: fields lag a substep; vel for our own tasks
     contexts: tuple[str, ...] = ()  # parameters that may differ between worlds: [N] arrays
+    model_contexts: tuple[str, ...] = ()  # those of them from which the model is built
     newton_on_warp: bool = False  # may take Newton where the engine has no PGS (MuJoCo Warp)
     contact_forces: bool = False  # cfrc_ext by mj_rnePostConstraint after the step
     camera: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))  # for watch

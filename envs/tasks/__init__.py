@@ -1,7 +1,7 @@
 """The tasks that Reverie ships, by id."""
 
 from ..task import Task
-from . import bodies, half_cheetah, small, swim, swimmer, walkers
+from . import bodies, families, half_cheetah, small, swim, swimmer, walkers
 
 TASKS: dict[str, Task] = {
     task.id: task
@@ -18,5 +18,8 @@ TASKS: dict[str, Task] = {
         small.PUSHER,
         small.REACHER,
         swim.SWIM,
+        families.CHEETAH_VEL,
+        families.ANT_DIR,
+        families.WALKER_PAR,
     )
 }

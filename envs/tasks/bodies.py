@@ -36,7 +36,7 @@ def ant_before(xp: Any, f: Fields, p: Params) -> Array:
     return f.xpos[:, p.main, :2] + 0.0
 
 
-def _clipped_forces(xp: Any, f: Fields, p: Params, skip: int) -> Array:
+def clipped_forces(xp: Any, f: Fields, p: Params, skip: int) -> Array:
     low, high = p.contact_force_range
     return xp.clip(flat(xp, f.cfrc_ext, skip), low, high)
 
@@ -45,7 +45,7 @@ def ant_observe(xp: Any, f: Fields, p: Params) -> Array:
     """Return positions (less x and y), velocities and clipped contact forces."""
     parts = [positions(xp, f, p, 2), f.qvel]
     if p.include_cfrc_ext_in_observation:
-        parts.append(_clipped_forces(xp, f, p, 1))
+        parts.append(clipped_forces(xp, f, p, 1))
     return xp.concat(parts, axis=1)
 
 
@@ -65,7 +65,7 @@ def ant_reward(
     forward = velocity[:, 0] * p.forward_reward_weight
     survive = ant_healthy(xp, f, p) * p.healthy_reward
     ctrl = control_cost(xp, action, p.ctrl_cost_weight)
-    contact = p.contact_cost_weight * xp.sum(xp.square(_clipped_forces(xp, f, p, 0)), axis=1)
+    contact = p.contact_cost_weight * xp.sum(xp.square(clipped_forces(xp, f, p, 0)), axis=1)
     terms = {
         "x_velocity": velocity[:, 0],
         "y_velocity": velocity[:, 1],
