@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..buffers import Transitions
-from . import losses
+from . import losses, offline_losses
 from .api import Metrics, State
 from .checks import within
 from .networks import Critic, DeterministicActor, flatten, frozen, initialise, step
@@ -40,6 +40,10 @@ class TD3Config:
     """bound of the smoothing noise"""
     explore_noise: float = 0.1
     """standard deviation of exploration noise"""
+    bc_alpha: float = 0.0
+    """weight of Q beside cloning the data's action, alpha of TD3+BC; 0 is plain TD3"""
+    critic_bc: float = 0.0
+    """penalty on target actions away from what the data did next, beta_2 of ReBRAC"""
 
 
 class Noise(NamedTuple):
@@ -68,6 +72,9 @@ class TD3:
         """Build the networks; an `actor` of your own (obs [B, O] to [-1, 1]) keeps its weights."""
         self.config = c = config or TD3Config()
         within(c, gamma=(0, 1), tau=(0, 1), lr=(0, 1), critics=(1, 1000), policy_delay=(1, 1000))
+        within(c, bc_alpha=(0, 1e6), critic_bc=(0, 1e6))
+        if c.critic_bc:
+            self.columns = ("next_action",)
         if c.critic_norm == "batch":
             raise ValueError("critic_norm='batch' needs CrossQ's joint update, which SAC has")
         self.obs_dim, self.act_dim, self.device = obs_dim, act_dim, torch.device(device)
@@ -131,7 +138,7 @@ class TD3:
                 torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16),
                 frozen(self._critic_parameters),
             ):
-                actor_loss = self._actor_objective(batch.obs)
+                actor_loss = self._actor_objective(batch)
                 step(self.actor_optimizer, actor_loss)
             self._actor_loss = actor_loss.detach()
             with torch.no_grad():
@@ -149,12 +156,19 @@ class TD3:
                 self.target_actor(batch.next_obs), noise.target, self.config.target_clip
             )
             next_q = self.target_critic(batch.next_obs, next_action).min(0).values
+            if self.config.critic_bc:
+                gap = offline_losses.next_action_gap(next_action, batch)
+                next_q = next_q - self.config.critic_bc * gap
             target = losses.td_target(batch.reward, next_q, batch.terminated, self.config.gamma)
         q = self.critic(batch.obs, batch.action)
         return losses.critic_loss(q, target), q
 
-    def _actor_objective_eager(self, obs: Tensor) -> Tensor:
-        return losses.deterministic_actor_loss(self.critic.first(obs, self.actor(obs)))
+    def _actor_objective_eager(self, batch: Transitions) -> Tensor:
+        action = self.actor(batch.obs)
+        q = self.critic.first(batch.obs, action)
+        if not self.config.bc_alpha:
+            return losses.deterministic_actor_loss(q)
+        return offline_losses.td3_bc_loss(q, action, batch.action, self.config.bc_alpha)
 
     def state_dict(self) -> dict[str, Any]:
         """Networks, targets, optimisers, the delay's counter and both generators."""

@@ -1,8 +1,22 @@
 """The replay layer: what every learner learns from."""
 
+from .dataset import Card, Dataset, Subset
+from .dataset import load as load_dataset
 from .replay import ReplayBuffer
 from .source import Source, mix
 from .transitions import Layout, Transitions, concatenate
 from .windows import Windows
 
-__all__ = ["Layout", "ReplayBuffer", "Source", "Transitions", "Windows", "concatenate", "mix"]
+__all__ = [
+    "Card",
+    "Dataset",
+    "Layout",
+    "ReplayBuffer",
+    "Source",
+    "Subset",
+    "Transitions",
+    "Windows",
+    "concatenate",
+    "load_dataset",
+    "mix",
+]

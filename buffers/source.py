@@ -1,8 +1,8 @@
 """The one thing a learner ever sees of data, and how sources combine."""
 
 import math
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from .transitions import Transitions, concatenate
 
@@ -41,6 +41,16 @@ class Mixture:
         """Concatenate the sources' batches, keeping the extra columns that all of them have."""
         counts = self.counts(n)
         return concatenate([s.sample(k) for s, k in zip(self.sources, counts, strict=True) if k])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of each part that has one."""
+        parts = {str(i): s for i, s in enumerate(self.sources) if hasattr(s, "state_dict")}
+        return {i: s.state_dict() for i, s in parts.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        for i, part in state.items():
+            self.sources[int(i)].load_state_dict(part)  # type: ignore[attr-defined]
 
 
 def mix(parts: Sequence[tuple[Source, float]]) -> Source:

@@ -20,6 +20,10 @@ METHODS = {
     "td3": "twin delayed DDPG",
     "ppo": "Stable-Baselines3's PPO on our worlds, resumable",
     "ncap": "the C. elegans circuit and its controls on the N-link swimmer",
+    "bc": "behaviour cloning of offline data",
+    "td3bc": "TD3+BC on offline data",
+    "iql": "implicit Q-learning on offline data",
+    "rebrac": "ReBRAC on offline data",
     "peer": "Stable-Baselines3's SAC or TD3, written down as our runs are",
 }
 COMMANDS = {
@@ -28,6 +32,7 @@ COMMANDS = {
     "watch": "a short video of a run's policy: reverie watch RUN",
     "list": "what there is: reverie list [methods | envs | runs]",
     "check-env": "is an environment fit to learn from: reverie check-env my_pkg:MyEnv-v0",
+    "collect": "a dataset from policies or a run's replay: reverie collect --policy zoo:NAME",
     "compare": "arms x tasks x seeds: reverie compare SUITE.toml --jobs 2",
     "claims": "what was claimed before it was tried, and whether it stands",
     "bench": "speed against other libraries: reverie bench env | buffer | learner | gpu ...",
@@ -49,6 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from .bench.cli import main as bench
 
             return bench(rest)
+        if name == "collect":
+            from .collecting import main as collect
+
+            return collect(rest)
         if name == "compare":
             from .compare import main as compare
 

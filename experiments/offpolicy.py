@@ -8,9 +8,10 @@ import torch
 
 from ..agents import Agent, Metrics, RandomPolicy, reset_where
 from ..agents.seeding import stream_seed
-from ..buffers import Layout, ReplayBuffer, Transitions
+from ..buffers import Layout, ReplayBuffer, Source, Transitions
 from ..envs import BatchEnv, make
 from ..envs.contexts import parse_contexts
+from .data import compose, open_datasets, parse_data
 from .evaluation import Evaluation, evaluate
 from .process import Interrupted, check_device, use_threads
 from .result import Result
@@ -40,9 +41,12 @@ def run_agent(method: str, agent_class: Any, config: Any, resume: bool) -> Resul
         bfloat16=c.bfloat16,
     )
     buffer.layout.require(agent.columns, agent_class.__name__)
+    parts = parse_data(getattr(c, "data", ("replay",)))
+    datasets = [d.to(c.run.device) for d in open_datasets(parts, c.seed, c.env)]
+    source = compose(parts, datasets, buffer)
     label = f"{method}-{c.env.split('/')[-1]}-s{c.seed}"
     with Run(method, c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
-        judged = train(run, agent, env, judge, buffer, c)
+        judged = train(run, agent, env, judge, buffer, source, c)
     return Result(run.path, run.step, judged)
 
 
@@ -78,8 +82,13 @@ def make_worlds(config: Any, threads: int) -> tuple[BatchEnv, BatchEnv, ReplayBu
 class Session:
     """All that a run changes outside its directory, as one state."""
 
-    def __init__(self, agent: Agent, env: BatchEnv, buffer: ReplayBuffer, seed: int) -> None:
+    def __init__(
+        self, agent: Agent, env: BatchEnv, buffer: ReplayBuffer, source: Source, seed: int
+    ) -> None:
         self.agent, self.env, self.buffer, self.seed = agent, env, buffer, seed
+        # Beside the replay buffer, whose rows lie in shards: datasets, of which the draws go on.
+        parts: list[Any] = getattr(source, "sources", [source])
+        self.data = [s for s in parts if s is not buffer]
         self.warmup = RandomPolicy(env.act_dim, seed=stream_seed(seed, "warmup"))
         self.returns = Returns(env.num_envs)
         self.recent: list[tuple[float, int]] = []  # returns and lengths since the last log row
@@ -98,6 +107,8 @@ class Session:
         self.env.load_state_dict(state["env"])
         self.returns.load_state_dict(state["returns"])
         self.warmup.generator.set_state(state["warmup"])
+        for source, kept in zip(self.data, state["data"], strict=True):
+            source.load_state_dict(kept)
         self.recent, self.debt, self.metrics = state["recent"], state["debt"], state["metrics"]
         self.memory = state["memory"]
         if self.env.restores:
@@ -118,6 +129,7 @@ class Session:
             "debt": self.debt,
             "metrics": self.metrics,
             "memory": self.memory,
+            "data": [source.state_dict() for source in self.data],
         }
 
     def count(self, batch: Transitions, valid: torch.Tensor) -> None:
@@ -155,6 +167,7 @@ def train(
     env: BatchEnv,
     judge: BatchEnv,
     buffer: ReplayBuffer,
+    source: Source,
     config: Any,
 ) -> Evaluation:
     """Train `agent` until `config.steps` transitions; return its last evaluation.
@@ -162,7 +175,7 @@ def train(
     Raises Interrupted after saving when the run was told to stop, Diverged after a dump when a
     loss, a parameter or an observation is not finite.
     """
-    s = Session(agent, env, buffer, config.seed)
+    s = Session(agent, env, buffer, source, config.seed)
     obs = s.begin(run)
     on_host = run.options.device == "cpu"
     judged: Evaluation | None = None
@@ -180,7 +193,7 @@ def train(
         if run.step > config.learning_starts:
             s.debt += config.utd * (run.step - max(run.previous, config.learning_starts))
             while s.debt >= 1:
-                sampled = buffer.sample(config.batch_size)
+                sampled = source.sample(config.batch_size)
                 s.metrics = agent.update(sampled)
                 s.debt -= 1
                 if on_host:

@@ -116,7 +116,31 @@ def _load_ncap(config: dict[str, Any], state: dict[str, Any]) -> tuple[Policy, i
     return ncap.load(config, state)
 
 
+def _load_offline(config: dict[str, Any], state: dict[str, Any]) -> tuple[Policy, int]:
+    from ..agents.bc import BC, BCConfig
+    from ..agents.iql import IQL, IQLConfig
+    from ..agents.standardised import Standardised
+
+    inner, settings = state["inner"], config["agent"]
+    weights = [w for name, w in inner["actor"].items() if name.endswith("weight")]
+    shape = weights[0].shape[1], weights[-1].shape[0]
+    agent: BC | IQL | TD3
+    if "expectile" in settings:
+        agent = IQL(*shape, from_dict(IQLConfig, settings))
+    elif "tau" in settings:
+        agent = TD3(*shape, from_dict(TD3Config, settings))
+    else:
+        agent = BC(*shape, from_dict(BCConfig, settings))
+    whole = Standardised(agent, state["mean"], state["std"])
+    whole.load_state_dict(state)
+    return whole, shape[0]
+
+
 _LOADERS = {
+    "bc": _load_offline,
+    "td3bc": _load_offline,
+    "iql": _load_offline,
+    "rebrac": _load_offline,
     "sac": _load_off_policy,
     "td3": _load_off_policy,
     "ppo": _load_ppo,

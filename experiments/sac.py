@@ -30,6 +30,8 @@ class Config:
     """transitions that the replay buffer holds"""
     learning_starts: int = 5_000
     """transitions of uniformly random actions before the first update"""
+    data: tuple[str, ...] = ("replay",)
+    """what batches are drawn from, in shares: replay:0.5 dataset:PATH:0.5 (RLPD)"""
     compile: bool = False
     """torch.compile the losses"""
     bfloat16: bool = False

@@ -2,11 +2,14 @@
 
 import dataclasses
 import functools
+import tempfile
+from pathlib import Path
 
 from reverie.agents.ncap import CircuitConfig
 from reverie.agents.sb3 import PPOConfig
 from reverie.agents.search import SearchConfig
-from reverie.experiments import ncap, ppo, sac, td3
+from reverie.experiments import bc, iql, ncap, ppo, rebrac, sac, td3, td3bc
+from reverie.experiments.collecting import CollectOptions, collect
 from reverie.experiments.config import RunOptions
 
 
@@ -62,9 +65,37 @@ def ncap_ppo(module, out, name):
     )  # fmt: skip
 
 
+@functools.cache
+def offline_data():
+    """A dataset of uniform actions in Reacher; made once for each process."""
+    path = Path(tempfile.mkdtemp(prefix="reverie-tiny-")) / "random"
+    options = CollectOptions(env="reverie/Reacher-v5", transitions=600, num_envs=3, out=path)
+    collect(options).save(path)
+    return path
+
+
+def offline(module, out, name, preset="default"):
+    default = module.PRESETS[preset]
+    return dataclasses.replace(
+        default, data=(f"dataset:{offline_data()}",), env="reverie/Reacher-v5", steps=660,
+        batch_size=16, agent=dataclasses.replace(default.agent, hidden=(24, 24)),
+        run=run_options(out, name),
+    )  # fmt: skip
+
+
+def rlpd(module, out, name):
+    data = ("replay:0.5", f"dataset:{offline_data()}:0.5")
+    return dataclasses.replace(off_policy(module, out, name), data=data)
+
+
 METHODS = {
     "sac": (sac, off_policy),
     "td3": (td3, off_policy),
+    "sac-rlpd": (sac, rlpd),
+    "bc": (bc, offline),
+    "td3bc": (td3bc, offline),
+    "iql": (iql, offline),
+    "rebrac": (rebrac, offline),
     "ppo": (ppo, on_policy),
     "ncap": (ncap, ncap_search),
     "ncap-es": (ncap, functools.partial(ncap_search, search="es", controller="mlp-clock")),

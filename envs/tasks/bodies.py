@@ -37,6 +37,7 @@ def ant_before(xp: Any, f: Fields, p: Params) -> Array:
 
 
 def clipped_forces(xp: Any, f: Fields, p: Params, skip: int) -> Array:
+    """Return the contact forces of all bodies but the first `skip`, clipped, [N, -1]."""
     low, high = p.contact_force_range
     return xp.clip(flat(xp, f.cfrc_ext, skip), low, high)
 

@@ -1,0 +1,118 @@
+"""The loop of every offline learner: draw, learn, and now and then look."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from ..agents import Agent
+from ..agents.standardised import Standardised
+from ..buffers import Card, Source
+from ..envs import BatchEnv, Contexts, make
+from .data import compose, open_datasets, parse_data
+from .evaluation import Evaluation, evaluate
+from .offpolicy import EVAL_SEED
+from .process import Interrupted, check_device, use_threads
+from .result import Result
+from .run import Run
+
+Build = Callable[..., Agent]  # (obs_dim, act_dim, config, *, device, seed)
+
+
+def make_judge(card: Card, env: str | None, options: Mapping[str, Any], **kwargs: Any) -> BatchEnv:
+    """Return worlds like those that a dataset was recorded in."""
+    context = Contexts.grid(card.context) if card.context else None
+    limit = card.max_episode_steps
+    merged = {"max_episode_steps": limit, **card.env_options, **options}
+    return make(env or card.env, context=context, **merged, **kwargs)
+
+
+def run_offline(method: str, build: Build, config: Any, resume: bool) -> Result:
+    """Build what a run of an offline method needs, train, and return what came of it.
+
+    The directory comes last: a configuration that cannot be built leaves none behind.
+    """
+    c = config
+    check_device(c.run.device)
+    threads = use_threads(c.run.threads)
+    parts = parse_data(c.data)
+    if not parts or any(p.path is None for p in parts):
+        raise ValueError(
+            f"{method} learns from data, not from a replay of its own: give --data dataset:PATH "
+            "(`reverie collect` makes one)"
+        )
+    datasets = open_datasets(parts, c.seed, c.env)
+    card = datasets[0].card
+    judge = make_judge(card, c.env, c.env_options, num_envs=c.run.eval_episodes, threads=threads)
+    first = datasets[0].layout
+    if (first.obs_dim, first.act_dim) != (judge.obs_dim, judge.act_dim):
+        raise ValueError(
+            f"the data has obs {first.obs_dim} and action {first.act_dim}, {c.env or card.env} has "
+            f"{judge.obs_dim} and {judge.act_dim}"
+        )
+    agent = build(first.obs_dim, first.act_dim, c.agent, device=c.run.device, seed=c.seed)
+    if "next_action" in agent.columns:
+        datasets = [d.with_next_action() for d in datasets]
+    datasets = [d.to(c.run.device) for d in datasets]
+    for d in datasets:
+        d.layout.require(agent.columns, type(agent).__name__)
+    mean, std = datasets[0].moments()
+    if not c.standardise:
+        mean, std = torch.zeros_like(mean), torch.ones_like(std)
+    learner = Standardised(agent, mean, std)
+    source = compose(parts, datasets, None)
+    label = f"{method}-{(c.env or card.env).split('/')[-1]}-s{c.seed}"
+    with Run(method, c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
+        run.note(**judge.notes, **{f"data {i}": d.card.sha256 for i, d in enumerate(datasets)})
+        judged = train(run, learner, source, judge, c, card)
+    return Result(run.path, run.step, judged)
+
+
+def train(
+    run: Run, agent: Agent, source: Source, judge: BatchEnv, config: Any, card: Card
+) -> Evaluation:
+    """Take `config.steps` gradient steps; return the last evaluation.
+
+    Raises Interrupted after saving, Diverged after a dump when a metric is not finite.
+    """
+    held: Any = source  # every source of data here has a generator, so a state
+    state = run.restore()
+    if state is not None:
+        agent.load_state_dict(state["agent"])
+        held.load_state_dict(state["source"])
+    judged: Evaluation | None = None
+    on_host = run.options.device == "cpu"
+    while run.step < config.steps:
+        batch = source.sample(config.batch_size)
+        metrics = agent.update(batch)
+        run.tick(1)
+        logging = run.due(run.options.log_every)
+        if on_host or logging:  # reading one is a sync on a GPU
+            bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+            if bad:
+                fields = {**batch._asdict(), "extra": dict(batch.extra)}
+                run.dump(
+                    {"agent": agent.state_dict(), "batch": fields}, f"{', '.join(bad)} not finite"
+                )
+        if logging:
+            run.log(metrics)
+            run.log_time()
+        if run.due(run.options.eval_every):
+            judged = evaluate(agent, judge, seed=EVAL_SEED)
+            run.log(scored(judged, card), kind="eval")
+        if run.due(run.options.checkpoint_every) or run.stopping:
+            run.save({"agent": agent.state_dict(), "source": held.state_dict()})
+            if run.stopping and run.step < config.steps:
+                raise Interrupted(run.path)
+    if judged is None:  # resumed at the end
+        judged = evaluate(agent, judge, seed=EVAL_SEED)
+    return judged
+
+
+def scored(judged: Evaluation, card: Card) -> dict[str, float]:
+    """Return what to log of an evaluation, with the score where the card has references."""
+    row = judged.row()
+    if card.random_return is not None and card.reference_return is not None:
+        row["score"] = card.normalised(judged.mean)
+    return row

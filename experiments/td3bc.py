@@ -1,0 +1,50 @@
+"""Train TD3+BC on offline data: TD3 whose actor also clones."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..agents.td3 import TD3, TD3Config
+from . import offline
+from .config import RunOptions
+from .result import Result
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run on offline data."""
+
+    data: tuple[str, ...] = ()
+    """dataset:PATH of ours, of an .hdf5 file or of minari:ID; several in shares, dataset:A:0.5"""
+    env: str | None = None
+    """environment to be judged in; None is the data's own, in its context"""
+    steps: int = 100_000
+    """gradient steps"""
+    seed: int = 0
+    """seed of the weights, the draws and the update noise"""
+    batch_size: int = 256
+    """transitions per gradient step"""
+    standardise: bool = True
+    """observations as z-scores of the data"""
+    env_options: Mapping[str, Any] = field(default_factory=dict)
+    """options of the task over the data's own, from Python or a config file"""
+    agent: TD3Config = field(default_factory=lambda: TD3Config(bc_alpha=2.5))
+    """the learner"""
+    run: RunOptions = field(default_factory=lambda: RunOptions(eval_every=10_000))
+    """the run directory"""
+
+
+PRESETS = {"default": Config()}
+
+
+def main(config: Config | None = None, *, resume: bool = False) -> Result:
+    """Train as configured; `resume` continues the run directory bit for bit."""
+    return offline.run_offline("td3bc", TD3, config or Config(), resume)
+
+
+if __name__ == "__main__":
+    import sys
+
+    from .cli import main as command
+
+    raise SystemExit(command(["td3bc", *sys.argv[1:]]))
