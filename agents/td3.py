@@ -1,7 +1,7 @@
 """Twin delayed deep deterministic policy gradient."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -102,6 +102,7 @@ class TD3:
         self.updates = 0
         self.bfloat16 = bfloat16
         self._actor_loss = torch.zeros((), device=self.device)
+        self.regulariser: Callable[[], Tensor] | None = None  # added to the actor's loss
         wrap: Any = torch.compile if compile else lambda f: f
         self._critic_objective = wrap(self._critic_objective_eager)
         self._actor_objective = wrap(self._actor_objective_eager)
@@ -166,9 +167,11 @@ class TD3:
     def _actor_objective_eager(self, batch: Transitions) -> Tensor:
         action = self.actor(batch.obs)
         q = self.critic.first(batch.obs, action)
-        if not self.config.bc_alpha:
-            return losses.deterministic_actor_loss(q)
-        return offline_losses.td3_bc_loss(q, action, batch.action, self.config.bc_alpha)
+        if self.config.bc_alpha:
+            loss = offline_losses.td3_bc_loss(q, action, batch.action, self.config.bc_alpha)
+        else:
+            loss = losses.deterministic_actor_loss(q)
+        return loss if self.regulariser is None else loss + self.regulariser()
 
     def state_dict(self) -> dict[str, Any]:
         """Networks, targets, optimisers, the delay's counter and both generators."""

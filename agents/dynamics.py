@@ -1,0 +1,161 @@
+"""An ensemble of probabilistic dynamics models: what would happen, and how sure that is."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..buffers import Source, Transitions
+from .networks import EnsembleLinear, flatten, initialise, step
+from .seeding import generator
+
+
+@dataclass(frozen=True)
+class DynamicsConfig:
+    """Settings of the ensemble."""
+
+    members: int = 5
+    """models"""
+    hidden: tuple[int, ...] = (256, 256)
+    """hidden layer widths"""
+    lr: float = 1e-3
+    """Adam learning rate (the OER authors: 1e-4 for 500,000 steps)"""
+    batch_size: int = 256
+    """transitions per gradient step, of which each member sees half"""
+    steps: int = 10_000
+    """gradient steps of a fit"""
+
+
+class DynamicsEnsemble(nn.Module):
+    """E Gaussian models of (next_obs - obs, reward) given (obs, action), evaluated together.
+
+    Inputs and outputs are z-scored by the data that it was fitted to. As in d3rlpy 1.1.1, which
+    OER builds on, without its spectral norm.
+    """
+
+    mean_in: Tensor
+    std_in: Tensor
+    mean_out: Tensor
+    std_out: Tensor
+
+    def __init__(
+        self, obs_dim: int, act_dim: int, config: DynamicsConfig | None = None, *, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.config = c = config or DynamicsConfig()
+        self.obs_dim, out = obs_dim, obs_dim + 1
+        sizes = [obs_dim + act_dim, *c.hidden]
+        self.layers = nn.ModuleList(EnsembleLinear(c.members, i, o) for i, o in pairwise(sizes))
+        self.head = EnsembleLinear(c.members, sizes[-1], 2 * out)
+        self.max_log_std = nn.Parameter(torch.full((out,), 0.5))
+        self.min_log_std = nn.Parameter(torch.full((out,), -5.0))
+        for name, width in (("in", sizes[0]), ("out", out)):
+            self.register_buffer(f"mean_{name}", torch.zeros(width))
+            self.register_buffer(f"std_{name}", torch.ones(width))
+        initialise(self, generator(seed, "dynamics weights"))
+        self.generator = generator(seed, "dynamics")
+        self._optimizer: torch.optim.Adam | None = None
+
+    def forward(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log standard deviation [E, B, O + 1] of the z-scored outputs."""
+        x = (torch.cat([obs, action], -1) - self.mean_in) / self.std_in
+        x = x.expand(self.config.members, -1, -1)
+        for layer in self.layers:
+            x = F.silu(layer(x))
+        mean, raw = self.head(x).chunk(2, -1)
+        # Soft bounds (Chua et al. 2018, appendix A.1).
+        log_std = self.max_log_std - F.softplus(self.max_log_std - raw)
+        return mean, self.min_log_std + F.softplus(log_std - self.min_log_std)
+
+    def _targets(self, batch: Transitions) -> Tensor:
+        raw = torch.cat([batch.next_obs - batch.obs, batch.reward[:, None]], -1)
+        out: Tensor = (raw - self.mean_out) / self.std_out
+        return out
+
+    def fit(self, source: Source, moments: Transitions, steps: int | None = None) -> Tensor:
+        """Take gradient steps on batches of `source`; return the last loss.
+
+        `moments`: transitions that give the z-scores, e.g. the whole dataset; ignored if fitted.
+        """
+        if self._optimizer is None:
+            self._scale(moments)
+            self._flat = flatten(self)
+            self._optimizer = torch.optim.Adam([self._flat], lr=self.config.lr, fused=True)
+        loss = torch.zeros(())
+        for _ in range(self.config.steps if steps is None else steps):
+            batch = source.sample(self.config.batch_size)
+            shape = (self.config.members, len(batch.reward), 1)
+            mask = (torch.rand(shape, generator=self.generator) < 0.5).float()
+            loss = self.loss(batch, mask)
+            step(self._optimizer, loss)
+        return loss.detach()
+
+    def _scale(self, data: Transitions) -> None:
+        inputs = torch.cat([data.obs, data.action], -1)
+        outputs = torch.cat([data.next_obs - data.obs, data.reward[:, None]], -1)
+        for name, x in (("in", inputs), ("out", outputs)):
+            getattr(self, f"mean_{name}").copy_(x.mean(0))
+            getattr(self, f"std_{name}").copy_(x.std(0) + 1e-6)
+
+    def loss(self, batch: Transitions, mask: Tensor) -> Tensor:
+        """Return the negative log likelihood of the rows in `mask` [E, B, 1] (each its own)."""
+        mean, log_std = self(batch.obs, batch.action)
+        error = self._targets(batch) - mean
+        each = 0.5 * error.square() * (-2 * log_std).exp() + log_std
+        bounds = 0.01 * (self.max_log_std.sum() - self.min_log_std.sum())
+        loss: Tensor = (each * mask).sum(-1).mean(1).sum() + bounds
+        return loss
+
+    @torch.no_grad()
+    def sample(self, obs: Tensor, action: Tensor, *, member: bool = True) -> tuple[Tensor, Tensor]:
+        """Return next_obs [B, O] and reward [B]: of one member each, or of the members' mean."""
+        mean, log_std = self(obs, action)
+        if member:
+            n = len(obs)
+            who = torch.randint(self.config.members, (n,), generator=self.generator)
+            noise = torch.randn(mean.shape[1:], generator=self.generator)
+            rows = torch.arange(n)
+            out = mean[who, rows] + log_std[who, rows].exp() * noise
+        else:
+            out = mean.mean(0)
+        out = out * self.std_out + self.mean_out
+        return obs + out[:, : self.obs_dim], out[:, self.obs_dim]
+
+    @torch.no_grad()
+    def disagreement(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Return the variance [B] across members' sampled z-scored outputs, summed over them."""
+        mean, log_std = self(obs, action)
+        noise = torch.randn(mean.shape, generator=self.generator)
+        spread: Tensor = (mean + log_std.exp() * noise).var(0, correction=0).sum(-1)
+        return spread
+
+    @torch.no_grad()
+    def log_prob(self, batch: Transitions) -> Tensor:
+        """Return the mean log density [B] that the members give the transitions (z-scored)."""
+        mean, log_std = self(batch.obs, batch.action)
+        error = (self._targets(batch) - mean) * (-log_std).exp()
+        each = -0.5 * error.square() - log_std - 0.5 * math.log(2 * math.pi)
+        density: Tensor = each.sum(-1).mean(0)
+        return density
+
+    def snapshot(self) -> dict[str, Any]:
+        """Weights, scales, optimiser and generator: what a continuation needs."""
+        return {
+            "weights": self.state_dict(),
+            "generator": self.generator.get_state(),
+            "optimizer": None if self._optimizer is None else self._optimizer.state_dict(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from `snapshot`."""
+        self.load_state_dict(state["weights"])
+        self.generator.set_state(state["generator"])
+        if state["optimizer"] is not None:
+            self._flat = flatten(self)
+            self._optimizer = torch.optim.Adam([self._flat], lr=self.config.lr, fused=True)
+            self._optimizer.load_state_dict(dict(state["optimizer"]))

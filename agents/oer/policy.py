@@ -1,0 +1,110 @@
+"""A policy for many tasks: one trunk, and a head and a normaliser for each task."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..networks import DeterministicActor, initialise
+
+
+class ContinualPolicy(nn.Module):
+    """Shared ReLU layers and T linear tanh heads; task t sees z-scores of its own data.
+
+    Head t alone is the last layer of a `DeterministicActor`, whose first layers are the trunk.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, obs_dim: int, act_dim: int, hidden: Sequence[int], tasks: int) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator
+            layers = [nn.Linear(i, o) for i, o in zip([obs_dim, *hidden], hidden, strict=False)]
+        self.hidden = tuple(hidden)
+        self.trunk = nn.ModuleList(layers)
+        self.head_weight = nn.Parameter(torch.zeros(tasks, act_dim, hidden[-1]))
+        self.head_bias = nn.Parameter(torch.zeros(tasks, act_dim))
+        self.register_buffer("mean", torch.zeros(tasks, obs_dim))
+        self.register_buffer("std", torch.ones(tasks, obs_dim))
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw all weights from a generator of our own."""
+        initialise(self.trunk, generator)
+        bound = self.hidden[-1] ** -0.5
+        for p in (self.head_weight, self.head_bias):
+            with torch.no_grad():
+                p.copy_((2 * torch.rand(p.shape, generator=generator) - 1) * bound)
+
+    def scale(self, task: int, mean: Tensor, std: Tensor) -> None:
+        """Keep the moments [O] of a task's observations."""
+        self.mean[task], self.std[task] = mean, std
+
+    def features(self, x: Tensor) -> Tensor:
+        """Map standardised observations [..., O] to the last hidden layer [..., H]."""
+        for layer in self.trunk:
+            x = F.relu(layer(x))
+        return x
+
+    def forward(self, obs: Tensor, task: int, *, raw: bool = True) -> Tensor:
+        """Return task's actions [B, A]; `raw` observations are standardised first."""
+        x = (obs - self.mean[task]) / self.std[task] if raw else obs
+        return torch.tanh(F.linear(self.features(x), self.head_weight[task], self.head_bias[task]))
+
+    def many(self, obs: Tensor) -> Tensor:
+        """Return actions [n, B, A] of tasks 0..n-1 for raw observations [n, B, O], all at once."""
+        n = len(obs)
+        x = (obs - self.mean[:n, None]) / self.std[:n, None]
+        heads = self.head_weight[:n].transpose(1, 2)
+        return torch.tanh(torch.baddbmm(self.head_bias[:n, None], self.features(x), heads))
+
+    @torch.no_grad()
+    def take(self, task: int, actor: DeterministicActor) -> None:
+        """Become `actor` in trunk and head of this task, exactly."""
+        *layers, last = [m for m in actor.net if isinstance(m, nn.Linear)]
+        for mine, theirs in zip(self.trunk, layers, strict=True):
+            mine.load_state_dict(theirs.state_dict())
+        self.head_weight[task].copy_(last.weight)
+        self.head_bias[task].copy_(last.bias)
+
+    @torch.no_grad()
+    def give(self, task: int, actor: DeterministicActor) -> None:
+        """Make `actor` what this policy is on a task."""
+        *layers, last = [m for m in actor.net if isinstance(m, nn.Linear)]
+        for mine, theirs in zip(self.trunk, layers, strict=True):
+            theirs.load_state_dict(mine.state_dict())
+        last.weight.copy_(self.head_weight[task])
+        last.bias.copy_(self.head_bias[task])
+
+
+class Head(nn.Module):
+    """One task of a `ContinualPolicy` as an actor: observations come standardised."""
+
+    def __init__(self, policy: ContinualPolicy, task: int) -> None:
+        super().__init__()
+        self.policy, self.task = policy, task
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Return actions [B, A]."""
+        out: Tensor = self.policy(obs, self.task, raw=False)
+        return out
+
+    mode = forward
+
+
+class TaskPolicy:
+    """A policy in worlds of one task; a `Policy`."""
+
+    def __init__(self, policy: ContinualPolicy, task: int) -> None:
+        self.policy, self.task = policy, task
+
+    def initial_state(self, n: int) -> tuple[Any, ...]:
+        """Return (): no memory."""
+        return ()
+
+    @torch.no_grad()
+    def act(self, obs: Tensor, state: Any, *, explore: bool) -> tuple[Tensor, Any]:
+        """Return the task's actions."""
+        return self.policy(obs, self.task), state
