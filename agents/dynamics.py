@@ -84,8 +84,7 @@ class DynamicsEnsemble(nn.Module):
         """
         if self._optimizer is None:
             self._scale(moments)
-            self._flat = flatten(self)
-            self._optimizer = torch.optim.Adam([self._flat], lr=self.config.lr, fused=True)
+            self._optimizer = self._make_optimizer()
         loss = torch.zeros(())
         for _ in range(self.config.steps if steps is None else steps):
             batch = source.sample(self.config.batch_size)
@@ -94,6 +93,9 @@ class DynamicsEnsemble(nn.Module):
             loss = self.loss(batch, mask)
             step(self._optimizer, loss)
         return loss.detach()
+
+    def _make_optimizer(self) -> torch.optim.Adam:
+        return torch.optim.Adam([flatten(self)], lr=self.config.lr, fused=True)
 
     def _scale(self, data: Transitions) -> None:
         inputs = torch.cat([data.obs, data.action], -1)
@@ -156,6 +158,5 @@ class DynamicsEnsemble(nn.Module):
         self.load_state_dict(state["weights"])
         self.generator.set_state(state["generator"])
         if state["optimizer"] is not None:
-            self._flat = flatten(self)
-            self._optimizer = torch.optim.Adam([self._flat], lr=self.config.lr, fused=True)
+            self._optimizer = self._make_optimizer()
             self._optimizer.load_state_dict(dict(state["optimizer"]))

@@ -24,6 +24,7 @@ METHODS = {
     "td3bc": "TD3+BC on offline data",
     "iql": "implicit Q-learning on offline data",
     "rebrac": "ReBRAC on offline data",
+    "oer": "continual offline learning: OER with MBES, and what it is compared with",
     "peer": "Stable-Baselines3's SAC or TD3, written down as our runs are",
 }
 COMMANDS = {

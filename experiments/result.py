@@ -136,7 +136,14 @@ def _load_offline(config: dict[str, Any], state: dict[str, Any]) -> tuple[Policy
     return whole, shape[0]
 
 
+def _load_oer(config: dict[str, Any], state: dict[str, Any]) -> tuple[Policy, int]:
+    from . import oer
+
+    return oer.load(config, state)
+
+
 _LOADERS = {
+    "oer": _load_oer,
     "bc": _load_offline,
     "td3bc": _load_offline,
     "iql": _load_offline,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from reverie.experiments.bench import buffer, cli, env, gpu, learner
+from reverie.experiments.bench import buffer, cli, env, gpu, learner, offline
 from reverie.experiments.bench.common import OURS, BenchOptions, Report, Row
 
 TINY = {"threads": 1, "num_envs": 8, "repeats": 2, "seconds": 0.005}
@@ -98,6 +98,12 @@ def test_a_missing_peer_is_named(monkeypatch, capsys):
 def test_buffer_bench_reports():
     report = buffer.run(BenchOptions("buffer", **TINY), capacity=1600)
     assert report.cases() == ["sample(256)", "add of 16"]
+    ratios_hold(report)
+
+
+def test_offline_bench_reports():
+    report = offline.run(BenchOptions("offline", **TINY), rows=512)
+    assert report.cases() == ["TD3+BC"]
     ratios_hold(report)
 
 

@@ -5,10 +5,15 @@ import functools
 import tempfile
 from pathlib import Path
 
+from reverie.agents import TD3Config
+from reverie.agents.dynamics import DynamicsConfig
 from reverie.agents.ncap import CircuitConfig
+from reverie.agents.oer.learner import OERConfig
 from reverie.agents.sb3 import PPOConfig
 from reverie.agents.search import SearchConfig
-from reverie.experiments import bc, iql, ncap, ppo, rebrac, sac, td3, td3bc
+from reverie.envs import make
+from reverie.envs.families import members
+from reverie.experiments import bc, iql, ncap, oer, ppo, rebrac, sac, td3, td3bc
 from reverie.experiments.collecting import CollectOptions, collect
 from reverie.experiments.config import RunOptions
 
@@ -88,6 +93,22 @@ def rlpd(module, out, name):
     return dataclasses.replace(off_policy(module, out, name), data=data)
 
 
+@functools.cache
+def oer_data():
+    return tempfile.mkdtemp(prefix="reverie-oer-")
+
+
+def continual(module, out, name, **changes):
+    """Two tasks of 330 steps, cloned, remembered by the model; saves in the middle of both."""
+    agent = OERConfig(td3=TD3Config(hidden=(24, 24), bc_alpha=2.5), replay_batch=16)
+    return module.Config(
+        tasks=2, task_steps=330, steps=660, batch_size=16, policy=("random",), transitions=300,
+        budget=40, data_folder=oer_data(), agent=agent, run=run_options(out, name), **changes,
+        dynamics=DynamicsConfig(members=2, hidden=(16,), steps=30, batch_size=32),
+        env_options={"max_episode_steps": 50},
+    )  # fmt: skip
+
+
 METHODS = {
     "sac": (sac, off_policy),
     "td3": (td3, off_policy),
@@ -96,6 +117,7 @@ METHODS = {
     "td3bc": (td3bc, offline),
     "iql": (iql, offline),
     "rebrac": (rebrac, offline),
+    "oer": (oer, continual),
     "ppo": (ppo, on_policy),
     "ncap": (ncap, ncap_search),
     "ncap-es": (ncap, functools.partial(ncap_search, search="es", controller="mlp-clock")),
@@ -112,3 +134,11 @@ def module_of(method):
 def config(method, out, name, **changes):
     module, build = METHODS[method]
     return dataclasses.replace(build(module, out, name), **changes)
+
+
+def judge_of(options, result):
+    """Return worlds as a run was last judged in, and the returns of those."""
+    more = {}
+    if isinstance(options, oer.Config):  # the last of its tasks
+        more["context"] = {"velocity": members(options.env).table[options.tasks - 1, 0]}
+    return make(options.env, 2, **options.env_options, **more), result.evaluation.returns[-2:]

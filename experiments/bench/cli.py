@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..stamp import hardware
-from . import buffer, env, gpu, learner, population
+from . import buffer, env, gpu, learner, offline, population
 from .common import OURS, BenchOptions, Report
 
 MISSING = "not installed (pip install reverie[bench])"
@@ -19,6 +19,7 @@ BENCHES: dict[str, Callable[[BenchOptions], Report]] = {
     "learner": learner.run,
     "population": population.run,
     "gpu": gpu.run,
+    "offline": offline.run,
 }
 
 

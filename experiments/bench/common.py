@@ -36,9 +36,10 @@ V5_TASKS = (
 class BenchOptions:
     """Measure a part of Reverie beside its peers, interleaved in one run."""
 
-    what: tyro.conf.Positional[Literal["env", "buffer", "learner", "population", "gpu"]]
+    what: tyro.conf.Positional[Literal["env", "buffer", "learner", "population", "gpu", "offline"]]
     """env: steps of the v5 tasks, replay write included; buffer: sample and add; learner:
-    gradient steps; population: a search's rollouts on the swimmer; gpu: steps on MuJoCo Warp"""
+    gradient steps; population: a search's rollouts on the swimmer; gpu: steps on MuJoCo Warp;
+    offline: gradient steps of TD3+BC"""
     threads: int = 2
     """CPU threads of the physics (env, gpu), of torch (buffer, learner), and of every peer that
     has threads"""

@@ -1,0 +1,447 @@
+"""Learn a family's tasks one after the other from offline data: OER and its controls."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..agents import Policy
+from ..agents.dynamics import DynamicsConfig, DynamicsEnsemble
+from ..agents.networks import DeterministicActor, flatten, initialise, step
+from ..agents.oer.learner import OER, OERConfig
+from ..agents.oer.policy import ContinualPolicy, TaskPolicy
+from ..agents.oer.selectors import SELECTORS, Pick
+from ..agents.seeding import generator, stream_seed
+from ..buffers import Dataset, load_dataset
+from ..envs import BatchEnv
+from ..envs.families import members
+from ..envs.names import unknown
+from . import continual
+from .collecting import CollectOptions, collect
+from .config import RunOptions
+from .evaluation import Evaluation, evaluate
+from .offline import make_judge
+from .offpolicy import EVAL_SEED
+from .process import Interrupted, check_device, use_threads
+from .result import Result
+from .rollout import advance
+from .run import Run
+
+PREFIXED = True  # --agent.lr, --dynamics.lr
+NEEDS_MODEL = ("mbes", "model")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A sequence of tasks."""
+
+    env: str = "reverie/CheetahVel-v0"
+    """the family: reverie/CheetahVel-v0, reverie/AntDir-v0, reverie/WalkerPar-v0"""
+    members: str = "spread"
+    """which of its members: spread or macaw0-4"""
+    tasks: int = 5
+    """tasks of the sequence, the first of the members"""
+    policy: tuple[str, ...] = ("zoo:cheetah-vel-medium", "random")
+    """whose data the tasks have, in equal shares: medium-random here"""
+    transitions: int = 100_000
+    """transitions of each task's data"""
+    data_folder: str = "data"
+    """where the data is kept, made once"""
+    steps: int = 100_000
+    """gradient steps in all"""
+    task_steps: int = 20_000
+    """gradient steps of a task"""
+    seed: int = 0
+    """seed of weights, draws, noise and selection; the data's is 0"""
+    batch_size: int = 256
+    """transitions per gradient step"""
+    memory: Literal["replay", "none", "distilled"] = "replay"
+    """what is kept of a task: transitions, nothing, or a small frozen policy"""
+    selector: str = "mbes"
+    """which transitions are kept"""
+    budget: int = 1000
+    """transitions kept of each task"""
+    gate: float | None = 2.0
+    """MBES follows the data where models disagree by more than this times the usual; None never"""
+    match: Literal["state", "model"] = "state"
+    """MBES snaps to the predicted state, or to predicted successors"""
+    distilled_hidden: tuple[int, ...] = (64, 64)
+    """hidden layers of a distilled policy"""
+    distilled_steps: int = 2000
+    """gradient steps of a distillation"""
+    fidelity: bool = False
+    """also log how far real rollouts of the policy lie from the memory (plays the tasks)"""
+    agent: OERConfig = field(default_factory=OERConfig)
+    """the learner"""
+    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    """the dynamics models, fitted to each task's data"""
+    env_options: Mapping[str, Any] = field(default_factory=dict)
+    """options of the task, from Python or a config file"""
+    run: RunOptions = field(
+        default_factory=lambda: RunOptions(
+            eval_every=0, log_every=1000, checkpoint_every=10_000, eval_episodes=10
+        )
+    )
+    """the run directory"""
+
+
+_PAPER = Config(
+    steps=750_000,
+    task_steps=150_000,
+    batch_size=1024,
+    agent=OERConfig(replay_batch=1000),
+    dynamics=DynamicsConfig(steps=500_000, lr=1e-4, batch_size=1024),
+    run=RunOptions(eval_every=0, log_every=5000, checkpoint_every=50_000, eval_episodes=100),
+)
+PRESETS = {
+    "default": Config(),
+    "quick": Config(
+        tasks=3,
+        steps=15_000,
+        task_steps=5_000,
+        transitions=20_000,
+        dynamics=DynamicsConfig(steps=2000),
+    ),
+    "paper": _PAPER,
+    "fine-tuning": Config(memory="none", agent=OERConfig(dbc=False)),
+    "distilled": Config(memory="distilled"),
+}
+
+
+class Frozen:
+    """Small policies, one for each finished task, that nothing changes any more."""
+
+    def __init__(self, obs_dim: int, act_dim: int, hidden: tuple[int, ...], tasks: int) -> None:
+        self.hidden = hidden
+        with torch.random.fork_rng(devices=[]):
+            self.nets = [DeterministicActor(obs_dim, act_dim, hidden) for _ in range(tasks)]
+        for net in self.nets:
+            initialise(net, generator(0, "distilled"))
+        self.mean, self.std = torch.zeros(tasks, obs_dim), torch.ones(tasks, obs_dim)
+        self.done = 0
+
+    def distil(self, task: int, data: Dataset, learner: OER, steps: int, seed: int) -> None:
+        """Clone the task's learner on its data's states."""
+        net, states = self.nets[task], data.all.obs
+        self.mean[task], self.std[task] = data.moments()
+        initialise(net, generator(seed, f"distilled {task}"))
+        optimizer = torch.optim.Adam([flatten(net)], lr=1e-3, fused=True)
+        draws = generator(seed, f"distilled draws {task}")
+        for _ in range(steps):
+            obs = states[torch.randint(len(states), (256,), generator=draws)]
+            target = learner.act(obs)
+            loss = (net((obs - self.mean[task]) / self.std[task]) - target).square().mean()
+            step(optimizer, loss)
+        self.done = task + 1
+
+    @property
+    def bytes(self) -> int:
+        """Size of what is kept."""
+        one = sum(p.numel() for p in self.nets[0].parameters()) + 2 * self.mean.shape[1]
+        return 4 * one * self.done
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks and scales."""
+        nets = [net.state_dict() for net in self.nets]
+        return {"nets": nets, "mean": self.mean, "std": self.std, "done": self.done}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        for net, kept in zip(self.nets, state["nets"], strict=True):
+            net.load_state_dict(kept)
+        self.mean, self.std, self.done = state["mean"], state["std"], int(state["done"])
+
+
+class Actor:
+    """A network on standardised observations; a `Policy`."""
+
+    def __init__(self, net: nn.Module, mean: Tensor, std: Tensor) -> None:
+        self.net, self.mean, self.std = net, mean, std
+
+    def initial_state(self, n: int) -> tuple[Any, ...]:
+        """Return (): no memory."""
+        return ()
+
+    @torch.no_grad()
+    def act(self, obs: Tensor, state: Any, *, explore: bool) -> tuple[Tensor, Any]:
+        """Return actions for raw observations."""
+        return self.net((obs - self.mean) / self.std), state
+
+
+def task_data(c: Config, task: int, threads: int) -> Dataset:
+    """Return a task's data, made by `reverie collect`'s code once and kept in `data_folder`."""
+    contexts = members(c.env, c.members)
+    value = float(contexts.table[task, 0])
+    name = c.env.removeprefix("reverie/").removesuffix("-v0").lower()
+    kind = "+".join(p.replace("zoo:", "").replace("/", "_") for p in c.policy)
+    path = Path(c.data_folder) / f"{name}-{kind}-{c.members}-{task}-{c.transitions}"
+    seed = stream_seed(c.seed, f"data {task}")
+    if not path.with_name(path.name + ".json").exists():
+        reference = next((p for p in c.policy if p != "random"), None)
+        options = CollectOptions(
+            out=path,
+            env=c.env,
+            policy=c.policy,
+            transitions=c.transitions,
+            context=(f"{contexts.names[0]}={value!r}",),
+            reference=reference,
+            threads=threads,
+        )
+        collect(options).save(path)
+    return load_dataset(path, seed=seed)
+
+
+def main(config: Config | None = None, *, resume: bool = False) -> Result:
+    """Learn the sequence as configured; `resume` continues the run directory bit for bit."""
+    c = config or Config()
+    check_device(c.run.device)
+    if c.run.device != "cpu":
+        raise ValueError(f"OER learns on the CPU in this version, got device={c.run.device!r}")
+    if c.selector not in SELECTORS:
+        raise unknown("selector", c.selector, SELECTORS)
+    n = len(members(c.env, c.members))
+    if not 1 <= c.tasks <= n or not c.task_steps >= 1:
+        raise ValueError(f"tasks={c.tasks} of the {n} members, task_steps={c.task_steps}")
+    if c.steps > c.tasks * c.task_steps:
+        raise ValueError(
+            f"steps={c.steps} is more than {c.tasks} tasks of {c.task_steps} gradient steps"
+        )
+    threads = use_threads(c.run.threads)
+    datasets = [task_data(c, t, threads) for t in range(c.tasks)]
+    judges = [
+        make_judge(d.card, None, c.env_options, num_envs=c.run.eval_episodes, threads=threads)
+        for d in datasets
+    ]
+    layout = datasets[0].layout
+    learner = OER(layout.obs_dim, layout.act_dim, c.tasks, c.agent, seed=c.seed)
+    frozen = Frozen(layout.obs_dim, layout.act_dim, c.distilled_hidden, c.tasks)
+    family = c.env.split("/")[-1]
+    label = f"oer-{family}-{c.memory}-{c.selector}-s{c.seed}"
+    with Run("oer", c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
+        run.note(**judges[0].notes, **{f"data {i}": d.card.sha256 for i, d in enumerate(datasets)})
+        judged = train(run, c, learner, frozen, datasets, judges)
+    return Result(run.path, run.step, judged)
+
+
+def train(
+    run: Run,
+    c: Config,
+    learner: OER,
+    frozen: Frozen,
+    datasets: list[Dataset],
+    judges: list[BatchEnv],
+) -> Evaluation:
+    """Go through the tasks; return the last evaluation, of all of them one after the other.
+
+    Raises Interrupted after saving, Diverged after a dump when a metric is not finite.
+    """
+    matrix: list[list[float]] = []
+    judged: Evaluation | None = None
+    state = run.restore()
+    if state is not None:
+        kept = state["agent"]
+        learner.load_state_dict(kept["learner"])
+        frozen.load_state_dict(kept["frozen"])
+        datasets[learner.task].load_state_dict(kept["data"])
+        matrix = [list(row) for row in kept["matrix"]]
+    while run.step < c.steps:
+        task = run.step // c.task_steps
+        if task != learner.task:
+            learner.begin(task, *datasets[task].moments())
+        batch = datasets[task].sample(c.batch_size)
+        metrics = learner.update(batch)
+        run.tick(1)
+        bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+        if bad:
+            fields = {**batch._asdict(), "extra": dict(batch.extra)}
+            dump = {"learner": learner.state_dict(), "batch": fields}
+            run.dump(dump, f"{', '.join(bad)} not finite")
+        if run.due(run.options.log_every):
+            run.log({**metrics, "task": task})
+            run.log_time()
+        if run.step % c.task_steps == 0:
+            close(run, c, learner, frozen, datasets[task], judges[task])
+            judged, now = judge_all(c, learner, frozen, datasets, judges)
+            matrix.append(now)
+            run.log(report(c, matrix, datasets, learner, frozen), kind="task")
+        if run.due(run.options.eval_every):
+            if run.step % c.task_steps:
+                judged, now = judge_all(c, learner, frozen, datasets, judges)
+                run.log(returns_of(now, task), kind="eval")
+            else:
+                run.log(report(c, matrix, datasets, learner, frozen), kind="eval")
+        if run.due(run.options.checkpoint_every) or run.stopping:
+            saved = {
+                "learner": learner.state_dict(),
+                "frozen": frozen.state_dict(),
+                "data": datasets[learner.task].state_dict(),
+                "matrix": matrix,
+            }
+            run.save({"agent": saved})
+            if run.stopping and run.step < c.steps:
+                raise Interrupted(run.path)
+    if judged is None:  # resumed at the end
+        judged, _ = judge_all(c, learner, frozen, datasets, judges)
+    return judged
+
+
+def close(
+    run: Run, c: Config, learner: OER, frozen: Frozen, data: Dataset, judge: BatchEnv
+) -> None:
+    """End the current task: choose what is kept of it, and keep it."""
+    task, seed = learner.task, c.seed
+    learner.end()
+    some = torch.randint(len(data), (1000,), generator=generator(seed, f"anchor {task}"))
+    learner.anchor(data.gather(some).obs)
+    if c.memory == "distilled":
+        frozen.distil(task, data, learner, c.distilled_steps, seed)
+    if c.memory != "replay":
+        return
+    model = None
+    if c.selector in NEEDS_MODEL:
+        shape = data.layout.obs_dim, data.layout.act_dim
+        model = DynamicsEnsemble(*shape, c.dynamics, seed=stream_seed(seed, f"models {task}"))
+        source = data.select(torch.arange(len(data)), seed=stream_seed(seed, f"fit {task}"))
+        model.fit(source, data.all)
+    pick = Pick(
+        data=data,
+        budget=c.budget,
+        generator=generator(seed, f"select {task}"),
+        act=learner.act,
+        model=model,
+        td_error=lambda rows: learner.td_error(data.gather(rows)),
+        visited=visited(learner, judge) if c.selector == "online" else None,
+        gate=c.gate,
+        match=c.match,
+    )
+    chosen = SELECTORS[c.selector](pick)
+    kept = data.gather(chosen)
+    learner.remember(kept.obs, kept.action)
+    row: dict[str, float] = {f"select_{k}": v for k, v in pick.report.items()}
+    if c.fidelity:
+        row["fidelity"] = fidelity(visited(learner, judge), kept.obs, data)
+    if row:
+        run.log(row, kind="selection")
+
+
+class _Mu:
+    """The learner's mu as a `Policy`."""
+
+    def __init__(self, learner: OER) -> None:
+        self.learner = learner
+
+    def initial_state(self, n: int) -> tuple[Any, ...]:
+        """Return (): no memory."""
+        return ()
+
+    def act(self, obs: Tensor, state: Any, *, explore: bool) -> tuple[Tensor, Any]:
+        """Return mu's actions."""
+        return self.learner.act(obs), state
+
+
+def visited(learner: OER, judge: BatchEnv) -> Tensor:
+    """Return the states [M, O] of one real episode of mu in every world of a judge."""
+    obs, policy, rows = judge.reset(EVAL_SEED + 1), _Mu(learner), []
+    running = torch.ones(judge.num_envs, dtype=torch.bool)
+    while bool(running.any()):
+        rows.append(obs[running])
+        action, _ = policy.act(obs, (), explore=False)
+        batch, valid, obs = advance(judge, obs, action)
+        running &= (batch.terminated + batch.truncated == 0) & valid
+    return torch.cat(rows)
+
+
+def fidelity(states: Tensor, memory: Tensor, data: Dataset) -> float:
+    """Return the mean distance from visited states to the nearest of a memory, z-scored."""
+    mean, std = data.moments()
+    pairs = torch.cdist((states - mean) / std, (memory - mean) / std)
+    return float(pairs.min(1).values.mean())
+
+
+def policy_of(c: Config, learner: OER, frozen: Frozen, task: int) -> Policy:
+    """Return what plays a task now: its frozen policy, or the continual one."""
+    if c.memory == "distilled" and task < frozen.done:
+        return Actor(frozen.nets[task], frozen.mean[task], frozen.std[task])
+    return TaskPolicy(learner.policy, task)
+
+
+def judge_all(
+    c: Config, learner: OER, frozen: Frozen, datasets: list[Dataset], judges: list[BatchEnv]
+) -> tuple[Evaluation, list[float]]:
+    """Return the evaluations on all tasks, joined, and their mean returns."""
+    parts = []
+    for task, judge in enumerate(judges):
+        if task > learner.task:  # its head and its moments are not there yet
+            mean, std = datasets[learner.task].moments()
+            learner.policy.scale(task, mean, std)
+        parts.append(evaluate(policy_of(c, learner, frozen, task), judge, seed=EVAL_SEED))
+    returns = np.concatenate([p.returns for p in parts])
+    lengths = np.concatenate([p.lengths for p in parts])
+    return Evaluation(returns, lengths), [p.mean for p in parts]
+
+
+def returns_of(returns: list[float], task: int) -> dict[str, float]:
+    """Return what to log of returns on all tasks: each, and the mean of those met so far."""
+    row = {f"task{j}": value for j, value in enumerate(returns)}
+    return {**row, "return": float(np.mean(returns[: task + 1])), "tasks_met": task + 1}
+
+
+def report(
+    c: Config,
+    matrix: list[list[float]],
+    datasets: list[Dataset],
+    learner: OER,
+    frozen: Frozen,
+) -> dict[str, float]:
+    """Return what to log after a task: the matrix's row, and the metrics of the tasks so far."""
+    n = len(matrix)
+    row = returns_of(matrix[-1], n - 1)
+    row["bytes"] = frozen.bytes if c.memory == "distilled" else learner.memory.bytes
+    cards = [d.card for d in datasets[:n]]
+    if all(card.reference_return is not None and card.random_return is not None for card in cards):
+        low = np.array([card.random_return for card in cards], float)
+        high = np.array([card.reference_return for card in cards], float)
+        scores = continual.normalise(np.array(matrix)[:, :n], low, high)
+        row |= continual.summary(scores)
+    return row
+
+
+def matrix_of(run: Path) -> Any:
+    """Return the matrix of returns [N, N] of a run, row by row after each task."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = [line for line in lines if line["kind"] == "task"]
+    n = sum(key.removeprefix("task").isdigit() for key in rows[0])
+    return np.array([[row[f"task{j}"] for j in range(n)] for row in rows])
+
+
+def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Any, int]:
+    """Return the policy of a run's checkpoint, on its last task, and its observations' width."""
+    from .config import from_dict
+
+    c = from_dict(Config, config)
+    weights = state["learner"]["policy"]
+    _, act_dim, _ = weights["head_weight"].shape
+    obs_dim = weights["mean"].shape[1]
+    task = int(state["learner"]["task"])
+    if c.memory == "distilled":
+        frozen = Frozen(obs_dim, act_dim, c.distilled_hidden, c.tasks)
+        frozen.load_state_dict(state["frozen"])
+        if frozen.done > task:
+            return Actor(frozen.nets[task], frozen.mean[task], frozen.std[task]), obs_dim
+    policy = ContinualPolicy(obs_dim, act_dim, c.agent.td3.hidden, c.tasks)
+    policy.load_state_dict(weights)
+    return TaskPolicy(policy, task), obs_dim
+
+
+if __name__ == "__main__":
+    import sys
+
+    from .cli import main as command
+
+    raise SystemExit(command(["oer", *sys.argv[1:]]))
