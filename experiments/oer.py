@@ -189,6 +189,7 @@ def task_data(c: Config, task: int, threads: int) -> Dataset:
             env=c.env,
             policy=c.policy,
             transitions=c.transitions,
+            num_envs=50,
             context=(f"{contexts.names[0]}={value!r}",),
             reference=reference,
             threads=threads,
