@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tyro.conf import OmitArgPrefixes
 
 from ..agents import Policy
 from ..agents.dynamics import DynamicsConfig, DynamicsEnsemble
@@ -18,15 +19,14 @@ from ..agents.oer.learner import OER, OERConfig
 from ..agents.oer.policy import ContinualPolicy, TaskPolicy
 from ..agents.oer.selectors import SELECTORS, Pick
 from ..agents.seeding import generator, stream_seed
-from ..buffers import Dataset, load_dataset
-from ..envs import BatchEnv
+from ..buffers import Card, Dataset, load_dataset
+from ..envs import BatchEnv, Contexts, make
 from ..envs.families import members
 from ..envs.names import unknown
 from . import continual
 from .collecting import CollectOptions, collect
 from .config import RunOptions
 from .evaluation import Evaluation, evaluate
-from .offline import make_judge
 from .offpolicy import EVAL_SEED
 from .process import Interrupted, check_device, use_threads
 from .result import Result
@@ -83,7 +83,7 @@ class Config:
     """the dynamics models, fitted to each task's data"""
     env_options: Mapping[str, Any] = field(default_factory=dict)
     """options of the task, from Python or a config file"""
-    run: RunOptions = field(
+    run: OmitArgPrefixes[RunOptions] = field(
         default_factory=lambda: RunOptions(
             eval_every=0, log_every=1000, checkpoint_every=10_000, eval_episodes=10
         )
@@ -198,6 +198,12 @@ def task_data(c: Config, task: int, threads: int) -> Dataset:
     return load_dataset(path, seed=seed)
 
 
+def make_judge(card: Card, options: Mapping[str, Any], **kwargs: Any) -> BatchEnv:
+    """Return worlds like those that a dataset was recorded in."""
+    merged = {"max_episode_steps": card.max_episode_steps, **card.env_options, **options}
+    return make(card.env, context=Contexts.grid(card.context), **merged, **kwargs)
+
+
 def main(config: Config | None = None, *, resume: bool = False) -> Result:
     """Learn the sequence as configured; `resume` continues the run directory bit for bit."""
     c = config or Config()
@@ -216,7 +222,7 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
     threads = use_threads(c.run.threads)
     datasets = [task_data(c, t, threads) for t in range(c.tasks)]
     judges = [
-        make_judge(d.card, None, c.env_options, num_envs=c.run.eval_episodes, threads=threads)
+        make_judge(d.card, c.env_options, num_envs=c.run.eval_episodes, threads=threads)
         for d in datasets
     ]
     layout = datasets[0].layout

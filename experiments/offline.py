@@ -1,7 +1,8 @@
 """The loop of every offline learner: draw, learn, and now and then look."""
 
+import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,7 +10,8 @@ import torch
 from ..agents import Agent
 from ..agents.standardised import Standardised
 from ..buffers import Card, Source
-from ..envs import BatchEnv, Contexts, make
+from ..envs import BatchEnv, make
+from ..envs.contexts import parse_contexts
 from .data import compose, open_datasets, parse_data
 from .evaluation import Evaluation, evaluate
 from .offpolicy import EVAL_SEED
@@ -20,12 +22,16 @@ from .run import Run
 Build = Callable[..., Agent]  # (obs_dim, act_dim, config, *, device, seed)
 
 
-def make_judge(card: Card, env: str | None, options: Mapping[str, Any], **kwargs: Any) -> BatchEnv:
-    """Return worlds like those that a dataset was recorded in."""
-    context = Contexts.grid(card.context) if card.context else None
-    limit = card.max_episode_steps
-    merged = {"max_episode_steps": limit, **card.env_options, **options}
-    return make(env or card.env, context=context, **merged, **kwargs)
+def judged_as(config: Any, card: Card) -> Any:
+    """Return a configuration in which what it leaves open is the data's: environment, context."""
+    options = {"max_episode_steps": card.max_episode_steps, **card.env_options}
+    own = tuple(f"{name}={value!r}" for name, value in card.context.items())
+    return dataclasses.replace(
+        config,
+        env=config.env or card.env,
+        context=config.context or own,
+        env_options={**options, **config.env_options},
+    )
 
 
 def run_offline(method: str, build: Build, config: Any, resume: bool) -> Result:
@@ -44,11 +50,13 @@ def run_offline(method: str, build: Build, config: Any, resume: bool) -> Result:
         )
     datasets = open_datasets(parts, c.seed, c.env)
     card = datasets[0].card
-    judge = make_judge(card, c.env, c.env_options, num_envs=c.run.eval_episodes, threads=threads)
+    c = judged_as(c, card)
+    worlds = {**c.env_options, "context": parse_contexts(c.context), "threads": threads}
+    judge = make(c.env, c.run.eval_episodes, **worlds)
     first = datasets[0].layout
     if (first.obs_dim, first.act_dim) != (judge.obs_dim, judge.act_dim):
         raise ValueError(
-            f"the data has obs {first.obs_dim} and action {first.act_dim}, {c.env or card.env} has "
+            f"the data has obs {first.obs_dim} and action {first.act_dim}, {c.env} has "
             f"{judge.obs_dim} and {judge.act_dim}"
         )
     agent = build(first.obs_dim, first.act_dim, c.agent, device=c.run.device, seed=c.seed)
@@ -62,7 +70,7 @@ def run_offline(method: str, build: Build, config: Any, resume: bool) -> Result:
         mean, std = torch.zeros_like(mean), torch.ones_like(std)
     learner = Standardised(agent, mean, std)
     source = compose(parts, datasets, None)
-    label = f"{method}-{(c.env or card.env).split('/')[-1]}-s{c.seed}"
+    label = f"{method}-{c.env.split('/')[-1]}-s{c.seed}"
     with Run(method, c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
         run.note(**judge.notes, **{f"data {i}": d.card.sha256 for i, d in enumerate(datasets)})
         judged = train(run, learner, source, judge, c, card)

@@ -17,7 +17,9 @@ class Config:
     data: tuple[str, ...] = ()
     """dataset:PATH of ours, of an .hdf5 file or of minari:ID; several in shares, dataset:A:0.5"""
     env: str | None = None
-    """environment to be judged in; None is the data's own, in its context"""
+    """environment to be judged in; None is the data's own"""
+    context: tuple[str, ...] = ()
+    """context to be judged in, velocity=1.5; none is the data's own"""
     steps: int = 100_000
     """gradient steps"""
     seed: int = 0

@@ -15,6 +15,8 @@ from reverie.envs.tasks import TASKS
 # What a task has nothing of is refused; what cannot show in its plane is not claimed.
 ABSENT = {
     "Ant-v5": {"stiffness"},
+    "AntDir-v0": {"stiffness"},
+    "WalkerPar-v0": {"stiffness"},
     "Hopper-v5": {"stiffness"},
     "Walker2d-v5": {"stiffness"},
     "Pusher-v5": {"stiffness"},

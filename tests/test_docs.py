@@ -13,7 +13,25 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 QUIET = ["--eval-episodes", "2", "--threads", "1", "--no-progress", "--no-tensorboard"]
 OFF_POLICY = ["--steps", "40", "--learning-starts", "20", "--batch-size", "8", "--hidden", "16",
               "16", "--utd", "0.5", *QUIET]  # fmt: skip
+OFFLINE = ["--steps", "40", "--batch-size", "8", "--hidden", "16", "16", *QUIET]
 SHORT = {
+    "bc": OFFLINE,
+    "td3bc": OFFLINE,
+    "iql": OFFLINE,
+    "rebrac": OFFLINE,
+    "oer": [
+        "--steps",
+        "60",
+        "--task-steps",
+        "20",
+        "--transitions",
+        "200",
+        "--budget",
+        "20",
+        "--dynamics.steps",
+        "10",
+        *QUIET,
+    ],
     "sac": OFF_POLICY,
     "td3": OFF_POLICY,
     "ncap": ["--steps", "40", "--episode-steps", "5", "--es.population", "4", *QUIET],

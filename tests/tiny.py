@@ -5,6 +5,8 @@ import functools
 import tempfile
 from pathlib import Path
 
+import pytest
+
 from reverie.agents import TD3Config
 from reverie.agents.dynamics import DynamicsConfig
 from reverie.agents.ncap import CircuitConfig
@@ -84,7 +86,7 @@ def offline(module, out, name, preset="default"):
     return dataclasses.replace(
         default, data=(f"dataset:{offline_data()}",), env="reverie/Reacher-v5", steps=660,
         batch_size=16, agent=dataclasses.replace(default.agent, hidden=(24, 24)),
-        run=run_options(out, name),
+        env_options={"max_episode_steps": 50}, run=run_options(out, name),
     )  # fmt: skip
 
 
@@ -125,6 +127,11 @@ METHODS = {
     "ncap-td3": (ncap, ncap_td3),
     "ncap-ppo": (ncap, ncap_ppo),
 }
+
+
+LOOPS = ("sac", "td3bc", "oer", "ppo", "ncap")  # one method for each loop that saves and resumes
+# Where a test is about the loop, the other methods of a loop are left to `make test-all`.
+BY_LOOP = [pytest.param(m, marks=[] if m in LOOPS else [pytest.mark.slow]) for m in METHODS]
 
 
 def module_of(method):

@@ -1,5 +1,6 @@
 """Runs that cannot be lost: kills, full disks, damaged files, values that are not finite."""
 
+import functools
 import logging
 import os
 import random
@@ -11,7 +12,7 @@ import traceback
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import METHODS, config, module_of
+from tiny import BY_LOOP, METHODS, config, module_of
 
 from reverie.experiments import checkpoint, cli, load_run, sac, td3
 from reverie.experiments.process import DIVERGED
@@ -49,20 +50,22 @@ def contents(path):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The uninterrupted run of each method, and the seconds that it took."""
+    """The uninterrupted run of a method, and the seconds that it took; made when asked for."""
     out = tmp_path_factory.mktemp("whole")
-    runs = {}
-    for method in METHODS:
+
+    @functools.cache
+    def run(method):
         module = module_of(method)
         start = time.perf_counter()
-        assert finish(fork(lambda m=module, n=method: m.main(config(n, out, n)))) == 0
-        runs[method] = (contents(out / method), time.perf_counter() - start)
-    return runs
+        assert finish(fork(lambda: module.main(config(method, out, method)))) == 0
+        return contents(out / method), time.perf_counter() - start
+
+    return run
 
 
 def kill_and_resume(method, kills, seed, whole, out):
     """Kill one run again and again at random instants, then let it finish; compare the whole."""
-    module, (expected, seconds) = module_of(method), whole[method]
+    module, (expected, seconds) = module_of(method), whole(method)
     draw = random.Random(seed)
     survived = 0
     for _ in range(kills):
@@ -76,7 +79,7 @@ def kill_and_resume(method, kills, seed, whole, out):
     return survived
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", BY_LOOP)
 def test_three_kills_at_random_instants(method, whole, tmp_path):
     assert kill_and_resume(method, 3, f"fast {method}", whole, tmp_path) >= 1
 
@@ -93,7 +96,7 @@ def test_fifty_kills_at_random_instants(method, whole, tmp_path):
     assert survived >= 25
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", BY_LOOP)
 def test_a_kill_in_the_middle_of_a_save(method, whole, tmp_path):
     """Die after the tensors are written and before the rename."""
     module = module_of(method)
@@ -112,10 +115,10 @@ def test_a_kill_in_the_middle_of_a_save(method, whole, tmp_path):
 
     assert os.WIFSIGNALED(finish(fork(die_while_saving)))
     assert finish(fork(lambda: module.main(config(method, tmp_path, "run"), resume=True))) == 0
-    assert contents(tmp_path / "run") == whole[method][0]
+    assert contents(tmp_path / "run") == whole(method)[0]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", BY_LOOP)
 def test_a_full_disk_keeps_training_and_the_old_checkpoint(method, whole, tmp_path):
     module = module_of(method)
     count = tmp_path / "count"
@@ -144,7 +147,7 @@ def test_a_full_disk_keeps_training_and_the_old_checkpoint(method, whole, tmp_pa
     assert not leftovers
     assert count.read_text() == "9"  # one warning for each attempt: steps 180, 240, ..., 660
     assert finish(fork(lambda: module.main(config(method, tmp_path, "run"), resume=True))) == 0
-    assert contents(tmp_path / "run") == whole[method][0]
+    assert contents(tmp_path / "run") == whole(method)[0]
 
 
 @pytest.mark.parametrize("where", ["loss", "parameter", "batch"])

@@ -1,0 +1,86 @@
+"""`reverie oer`: what a run writes, what its controls keep, what it refuses."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from tiny import config
+
+from reverie.agents.oer.learner import OERConfig
+from reverie.experiments import oer
+
+
+def rows(path, kind):
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == kind]
+
+
+def test_the_matrix_has_a_row_for_each_task_and_the_memory_its_size(tmp_path):
+    options = config("oer", tmp_path, "run", fidelity=True)
+    result = oer.main(options)
+    matrix = oer.matrix_of(result.path)
+    assert matrix.shape == (2, 2) and np.isfinite(matrix).all()
+    assert np.allclose(matrix[-1].mean(), result.eval_return)
+    tasks = rows(result.path, "task")
+    assert [row["bytes"] for row in tasks] == [40 * 23 * 4, 2 * 40 * 23 * 4]
+    assert [row["tasks_met"] for row in tasks] == [1, 2]
+    chosen = rows(result.path, "selection")
+    assert len(chosen) == 2
+    assert all({"select_gate_fired", "select_snap", "select_filled", "fidelity"} <= row.keys()
+               for row in chosen)  # fmt: skip
+    notes = json.loads((result.path / "stamp.json").read_text())["notes"]
+    assert len(notes["data 0"]) == 64 and notes["data 0"] != notes["data 1"]
+
+
+def test_a_distilled_policy_forgets_nothing(tmp_path):
+    result = oer.main(config("oer", tmp_path, "run", memory="distilled", distilled_steps=50))
+    matrix = oer.matrix_of(result.path)
+    assert matrix[0, 0] == matrix[1, 0]
+    final = rows(result.path, "task")[-1]
+    assert final["bytes"] == 2 * 4 * (17 * 64 + 64 + 64 * 64 + 64 + 64 * 6 + 6 + 2 * 17)
+
+
+def test_scores_come_from_the_cards(tmp_path, monkeypatch):
+    """With a reference policy, the metrics are normalised; here it is a run of SAC."""
+    from reverie.experiments import sac
+
+    seen = config(
+        "sac", tmp_path, "expert", env="reverie/CheetahVel-v0", num_envs=2, steps=300,
+        env_options={"show_goal": True}, context=("velocity=0.075,0.825",),
+    )  # fmt: skip
+    run = sac.main(seen).path
+    options = config("oer", tmp_path, "run", policy=(str(run), "random"))
+    options = dataclasses.replace(options, data_folder=str(tmp_path / "data"))
+    final = rows(oer.main(options).path, "task")[-1]
+    assert {"per", "forgetting", "forgetting_n", "bwt", "learned", "nbt"} <= final.keys()
+    assert final["bwt"] == -final["forgetting"]
+    kept = sorted((tmp_path / "data").glob("*.json"))
+    assert len(kept) == 2
+    before = [p.stat().st_mtime_ns for p in kept]
+    oer.main(dataclasses.replace(options, run=dataclasses.replace(options.run, name="again")))
+    assert [p.stat().st_mtime_ns for p in kept] == before  # made once
+
+
+@pytest.mark.parametrize("penalty", ["ewc", "si", "agem"])
+def test_regularised_controls_run(penalty, tmp_path):
+    agent = dataclasses.replace(
+        config("oer", tmp_path, "x").agent, dbc=False, penalty=penalty, penalty_weight=10.0
+    )
+    memory = "replay" if penalty == "agem" else "none"
+    options = config("oer", tmp_path, "run", agent=agent, memory=memory, selector="random")
+    assert np.isfinite(oer.matrix_of(oer.main(options).path)).all()
+
+
+def test_what_is_wrong_is_told_before_anything_is_written(tmp_path):
+    cases = [
+        ({"selector": "mbess"}, "did you mean 'mbes'"),
+        ({"tasks": 6}, "of the 5 members"),
+        ({"steps": 661}, "more than 2 tasks of 330"),
+        ({"env": "reverie/Hopper-v5"}, "unknown family"),
+        ({"agent": OERConfig(penalty="ewc")}, "set dbc=False"),
+    ]
+    for change, text in cases:
+        with pytest.raises(ValueError, match=text):
+            oer.main(config("oer", tmp_path, "run", **change))
+    assert not (tmp_path / "run").exists()
