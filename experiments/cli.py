@@ -31,7 +31,7 @@ COMMANDS = {
     "eval": "score a run's policy: reverie eval RUN --episodes 20",
     "plot": "learning curves as a PNG: reverie plot RUN... --out curve.png",
     "watch": "a short video of a run's policy: reverie watch RUN",
-    "list": "what there is: reverie list [methods | envs | runs]",
+    "list": "what there is: reverie list [methods | envs | runs | zoo]",
     "check-env": "is an environment fit to learn from: reverie check-env my_pkg:MyEnv-v0",
     "collect": "a dataset from policies or a run's replay: reverie collect --policy zoo:NAME",
     "compare": "arms x tasks x seeds: reverie compare SUITE.toml --jobs 2",

@@ -148,8 +148,8 @@ def show(args: Sequence[str]) -> int:
     from .cli import COMMANDS, METHODS
 
     what = args[0] if args else "all"
-    if what not in ("all", "methods", "envs", "runs"):
-        raise ValueError(f"list what? {what!r} is none of methods, envs, runs")
+    if what not in ("all", "methods", "envs", "runs", "zoo"):
+        raise ValueError(f"list what? {what!r} is none of methods, envs, runs, zoo")
     if what in ("all", "methods"):
         for name, text in METHODS.items():
             print(f"{name:8s} {text}")
@@ -158,6 +158,12 @@ def show(args: Sequence[str]) -> int:
     if what in ("all", "envs"):
         print("\n".join(known_ids()))
         print("and any gymnasium id (my_pkg:MyEnv-v0)")
+    if what == "zoo":
+        from . import zoo
+
+        for name in zoo.names():
+            card = zoo.card(name)
+            print(f"zoo:{name:22s} {card['env']}, return {card['return']:.1f}, {card['note']}")
     if what == "runs":
         _list_runs(Path(args[1] if len(args) > 1 else "runs"))
     return 0

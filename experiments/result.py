@@ -77,7 +77,11 @@ class LoadedPolicy:
 
 
 def load_policy(path: str | Path) -> LoadedPolicy:
-    """Return the policy of a run directory's newest good checkpoint."""
+    """Return the policy of a run directory's newest good checkpoint, or `zoo:NAME` of the zoo."""
+    if str(path).startswith("zoo:"):
+        from . import zoo
+
+        return zoo.load(str(path).removeprefix("zoo:"))
     path = Path(path)
     method, config = read_config(path)
     found = checkpoint.load(path / "checkpoints", path / "buffer")

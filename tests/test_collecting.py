@@ -10,8 +10,9 @@ from tiny import config
 from reverie.agents import RandomPolicy
 from reverie.buffers import Card, Layout, load_dataset
 from reverie.envs import make
+from reverie.envs.contexts import parse_contexts
 from reverie.envs.families import FAMILIES, members
-from reverie.experiments import cli, load_policy, sac, zoo
+from reverie.experiments import cli, evaluate, load_policy, sac, zoo
 from reverie.experiments.collecting import CollectOptions, collect, episodes, gather
 
 
@@ -82,6 +83,8 @@ def test_mixtures_share_the_transitions(tmp_path, monkeypatch):
     loaded, original = zoo.load("reacher-tiny"), load_policy(run)
     obs = np.random.default_rng(0).normal(size=(5, 10)).astype(np.float32)
     assert np.array_equal(loaded.act(obs), original.act(obs))
+    assert np.array_equal(load_policy("zoo:reacher-tiny").act(obs), loaded.act(obs))
+    assert cli.main(["eval", "zoo:reacher-tiny", "--episodes", "2"]) == 0
     options = CollectOptions(
         policy=("zoo:reacher-tiny", "random"), transitions=300, num_envs=3,
         reference="zoo:reacher-tiny", out=tmp_path / "d",
@@ -163,3 +166,21 @@ def test_legacy_observations_hold_the_torsos_place():
     assert make("reverie/AntDir-v0", 1).obs_dim == 27
     with pytest.raises(ValueError, match="variant must be"):
         make("reverie/WalkerPar-v0", 1, context={"variant": [1.5]})
+
+
+def test_the_zoo_is_what_its_cards_say(capsys):
+    """Every policy loads, acts in its environment, and is not far from its return."""
+    assert cli.main(["list", "zoo"]) == 0
+    listed = capsys.readouterr().out
+    assert len(zoo.names()) >= 4
+    for name in zoo.names():
+        card = zoo.card(name)
+        assert f"zoo:{name}" in listed and card["curve"][-1] == [
+            card["steps"],
+            round(card["return"], 2),
+        ]
+        context = parse_contexts(card["context"])
+        env = make(card["env"], 10, context=context, max_episode_steps=200, **card["env_options"])
+        got = evaluate(load_policy(f"zoo:{name}"), env).mean
+        full = env.task.max_episode_steps == 200  # the card's return is of whole episodes
+        assert got > 0.8 * card["return"] / 5 if not full else abs(got - card["return"]) < 40
