@@ -1,5 +1,6 @@
 """An ensemble of probabilistic dynamics models: what would happen, and how sure that is."""
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -159,4 +160,4 @@ class DynamicsEnsemble(nn.Module):
         self.generator.set_state(state["generator"])
         if state["optimizer"] is not None:
             self._optimizer = self._make_optimizer()
-            self._optimizer.load_state_dict(dict(state["optimizer"]))
+            self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))

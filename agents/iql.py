@@ -18,7 +18,11 @@ from .seeding import generator
 
 @dataclass(frozen=True)
 class IQLConfig:
-    """Settings of the learner; the defaults are those of Kostrikov et al. (2021) for MuJoCo."""
+    """Settings of the learner; the defaults are those of Kostrikov et al. (2021) for MuJoCo.
+
+    Their loader also scales rewards by 1000 / (best - worst return of an episode); ours does not,
+    so `temperature` is per unit of reward.
+    """
 
     gamma: float = 0.99
     """discount of future rewards per environment step"""

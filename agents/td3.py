@@ -166,7 +166,10 @@ class TD3:
 
     def _actor_objective_eager(self, batch: Transitions) -> Tensor:
         action = self.actor(batch.obs)
-        q = self.critic.first(batch.obs, action)
+        if self.config.critic_bc:  # as ReBRAC's authors; TD3 and TD3+BC take the first critic
+            q = self.critic(batch.obs, action).min(0).values
+        else:
+            q = self.critic.first(batch.obs, action)
         if self.config.bc_alpha:
             loss = offline_losses.td3_bc_loss(q, action, batch.action, self.config.bc_alpha)
         else:

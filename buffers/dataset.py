@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -41,6 +42,12 @@ class Card:
     """packages that made it"""
     sha256: str = ""
     """digest of the rows; written by `save`, checked by `load`"""
+
+    @property
+    def has_references(self) -> bool:
+        """Whether there are two different reference returns."""
+        low, high = self.random_return, self.reference_return
+        return low is not None and high is not None and low != high
 
     def normalised(self, value: float) -> float:
         """Return a return as a score, 100 (x - random) / (reference - random) (D4RL, Fu 2020)."""
@@ -156,10 +163,11 @@ class Dataset:
         card = replace(self.card, sha256=digest(self.rows))
         layout = {"obs_dim": self.layout.obs_dim, "act_dim": self.layout.act_dim}
         about = {"layout": {**layout, "extra": dict(self.layout.extra)}, "card": asdict(card)}
-        partial = path.with_name(path.name + ".safetensors.partial")
-        save_file({_ROWS: self.rows.cpu().contiguous()}, partial)
-        partial.replace(path.with_name(path.name + ".safetensors"))
-        path.with_name(path.name + ".json").write_text(json.dumps(about, indent=1) + "\n")
+        aside = path.with_name(f"{path.name}.partial-{os.getpid()}")  # others may write it too
+        save_file({_ROWS: self.rows.cpu().contiguous()}, aside)
+        aside.replace(path.with_name(path.name + ".safetensors"))
+        aside.write_text(json.dumps(about, indent=1) + "\n")
+        aside.replace(path.with_name(path.name + ".json"))  # last: then the dataset is there
         return card
 
 

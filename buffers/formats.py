@@ -94,11 +94,18 @@ def _from_arrays(
     terminated = _float(arrays["terminals"])
     timeouts = _float(arrays.get("timeouts", np.zeros(n)))
     truncated = _float(arrays["truncateds"]) if "truncateds" in arrays else timeouts.clone()
+    if "next_observations" not in arrays and "timeouts" not in arrays:
+        raise ValueError(
+            "neither next_observations nor timeouts: where an episode was cut, the next row would "
+            "be taken for its successor"
+        )
     if "next_observations" in arrays:
         next_obs = _float(arrays["next_observations"])
         if next_obs.shape != obs.shape:
             raise ValueError(f"next_observations {tuple(next_obs.shape)}, obs {tuple(obs.shape)}")
         keep = torch.ones(n, dtype=torch.bool)
+        broken = (next_obs[:-1] != obs[1:]).any(1) & (terminated[:-1] == 0)
+        truncated[:-1][broken] = 1.0  # what does not continue was cut
     else:
         next_obs = torch.cat([obs[1:], obs[-1:]])
         open_end = (timeouts > 0) & (terminated == 0)

@@ -89,8 +89,8 @@ class CounterDraws:
         """Return [n, k] uniform in the box where `inside` holds."""
         xp, k = self.xp, len(low)
         u = xp.reshape(self._next(self.candidates * k), (-1, self.candidates, k))
-        lo, hi = xp.asarray(low, dtype=xp.float64), xp.asarray(high, dtype=xp.float64)
-        points = self._round(lo + (hi - lo) * u)
+        box = zip(low, high, range(k), strict=True)  # numbers, not arrays: nothing to copy to a GPU
+        points = xp.stack([self._round(a + (b - a) * u[..., i]) for a, b, i in box], axis=-1)
         first = xp.argmax(xp.astype(inside(xp, points), xp.int64), axis=1)
         return xp.take_along_axis(points, first[:, None, None], axis=1)[:, 0]
 

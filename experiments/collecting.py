@@ -1,8 +1,8 @@
 """`reverie collect`: datasets from policies, and from what a run has stored."""
 
 import importlib.metadata
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,15 +119,19 @@ class CollectOptions:
     """also write OUT.hdf5 in D4RL's layout"""
     threads: int | None = None
     """CPU threads of the physics"""
+    env_options: Mapping[str, Any] = field(default_factory=dict)
+    """options of the task over the policy's own, from Python"""
 
 
 def open_policy(name: str, act_dim: int, seed: int) -> Any:
     """Return the policy of a name that `CollectOptions.policy` takes."""
     if name == "random":
         return RandomPolicy(act_dim, seed=stream_seed(seed, "random policy"))
-    if name.startswith(zoo.PREFIX):
-        return zoo.load(name.removeprefix(zoo.PREFIX), seed=seed)
-    return load_policy(name)
+    loaded = load_policy(name)
+    inner: Any = getattr(loaded.policy, "agent", loaded.policy)
+    if hasattr(inner, "acting"):  # its exploration noise is the dataset's, not the run's
+        inner.acting.manual_seed(seed)
+    return loaded
 
 
 def _config_of(name: str) -> dict[str, Any]:
@@ -155,10 +159,16 @@ class Blind:
 
 def seeing(name: str, policy: Any, env_id: str, env: BatchEnv, kwargs: dict[str, Any]) -> Any:
     """Return the policy as it acts in `env`, given the goal where it was trained to see one."""
-    if not _config_of(name).get("env_options", {}).get("show_goal"):
-        return policy
-    shown = make(env_id, env.num_envs, **{**kwargs, "show_goal": True})
-    return Blind(policy, shown.reset()[:, env.obs_dim :])
+    if _config_of(name).get("env_options", {}).get("show_goal"):
+        shown = make(env_id, env.num_envs, **{**kwargs, "show_goal": True})
+        width, acting = shown.obs_dim, Blind(policy, shown.reset()[:, env.obs_dim :])
+    else:
+        width, acting = env.obs_dim, policy
+    if getattr(policy, "obs_dim", width) != width:
+        raise ValueError(
+            f"{name} takes observations of {policy.obs_dim} numbers, {env_id} has {width}"
+        )
+    return acting
 
 
 def collect(options: CollectOptions) -> Dataset:
@@ -169,10 +179,17 @@ def collect(options: CollectOptions) -> Dataset:
     env_id = o.env or own
     if env_id is None:
         raise ValueError("uniform actions play in no environment of their own: give --env")
-    contexts = parse_contexts(o.context)
+    if o.reference == "random":
+        raise ValueError("--reference random: uniform actions are 0 of a score already")
+    first: dict[str, Any] = next((c for c in map(_config_of, sources) if c), {})
+    contexts = parse_contexts(o.context or tuple(first.get("context", ())))
     if contexts is not None and len(contexts) != 1:
-        raise ValueError(f"a dataset is of one context, --context gives {len(contexts)}")
-    kwargs: dict[str, Any] = {"context": contexts, "threads": o.threads}
+        raise ValueError(
+            f"a dataset is of one context, and this would be of {len(contexts)}: give --context"
+        )
+    own_options = {k: v for k, v in first.get("env_options", {}).items() if k != "show_goal"}
+    task: dict[str, Any] = {**own_options, **o.env_options}
+    kwargs: dict[str, Any] = {**task, "context": contexts, "threads": o.threads}
     row = (
         {}
         if contexts is None
@@ -182,6 +199,7 @@ def collect(options: CollectOptions) -> Dataset:
         env=env_id,
         policy=" + ".join(s if o.replay is None else f"replay of {Path(s).name}" for s in sources),
         context=row,
+        env_options={k: v for k, v in task.items() if k != "max_episode_steps"},
         seed=o.seed,
         versions={p: importlib.metadata.version(p) for p in PACKAGES},
     )

@@ -2,6 +2,7 @@
 
 import json
 import math
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ from ..buffers import Card, Dataset, load_dataset
 from ..envs import BatchEnv, Contexts, make
 from ..envs.families import members
 from ..envs.names import unknown
-from . import continual
+from . import continual, zoo
 from .collecting import CollectOptions, collect
 from .config import RunOptions
 from .evaluation import Evaluation, evaluate
@@ -180,7 +181,10 @@ def task_data(c: Config, task: int, threads: int) -> Dataset:
     value = float(contexts.table[task, 0])
     name = c.env.removeprefix("reverie/").removesuffix("-v0").lower()
     kind = "+".join(p.replace("zoo:", "").replace("/", "_") for p in c.policy)
-    path = Path(c.data_folder) / f"{name}-{kind}-{c.members}-{task}-{c.transitions}"
+    # The zoo's policies and the task's options are part of the name: other data, another file.
+    made_of = [dict(c.env_options), *(zoo.digest(p) for p in c.policy)]
+    mark = f"{zlib.crc32(json.dumps(made_of, sort_keys=True).encode()):08x}"
+    path = Path(c.data_folder) / f"{name}-{kind}-{c.members}-{task}-{c.transitions}-{mark}"
     seed = stream_seed(c.seed, f"data {task}")
     if not path.with_name(path.name + ".json").exists():
         reference = next((p for p in c.policy if p != "random"), None)
@@ -190,6 +194,8 @@ def task_data(c: Config, task: int, threads: int) -> Dataset:
             policy=c.policy,
             transitions=c.transitions,
             num_envs=50,
+            seed=task,
+            env_options=c.env_options,
             context=(f"{contexts.names[0]}={value!r}",),
             reference=reference,
             threads=threads,
@@ -215,6 +221,8 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
     n = len(members(c.env, c.members))
     if not 1 <= c.tasks <= n or not c.task_steps >= 1:
         raise ValueError(f"tasks={c.tasks} of the {n} members, task_steps={c.task_steps}")
+    if c.agent.penalty == "agem" and c.memory != "replay":
+        raise ValueError("penalty='agem' projects on a memory's gradient: it needs memory='replay'")
     if c.steps > c.tasks * c.task_steps:
         raise ValueError(
             f"steps={c.steps} is more than {c.tasks} tasks of {c.task_steps} gradient steps"
@@ -231,7 +239,8 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
     family = c.env.split("/")[-1]
     label = f"oer-{family}-{c.memory}-{c.selector}-s{c.seed}"
     with Run("oer", c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
-        run.note(**judges[0].notes, **{f"data {i}": d.card.sha256 for i, d in enumerate(datasets)})
+        run.note(**judges[0].notes)
+        run.require_same(**{f"data {i}": d.card.sha256 for i, d in enumerate(datasets)})
         judged = train(run, c, learner, frozen, datasets, judges)
     return Result(run.path, run.step, judged)
 
@@ -303,7 +312,7 @@ def close(
 ) -> None:
     """End the current task: choose what is kept of it, and keep it."""
     task, seed = learner.task, c.seed
-    learner.end()
+    learner.settle()
     some = torch.randint(len(data), (1000,), generator=generator(seed, f"anchor {task}"))
     learner.anchor(data.gather(some).obs)
     if c.memory == "distilled":
@@ -354,7 +363,7 @@ class _Mu:
 
 def visited(learner: OER, judge: BatchEnv) -> Tensor:
     """Return the states [M, O] of one real episode of mu in every world of a judge."""
-    obs, policy, rows = judge.reset(EVAL_SEED + 1), _Mu(learner), []
+    obs, policy, rows = judge.reset(EVAL_SEED + 1_000_000), _Mu(learner), []
     running = torch.ones(judge.num_envs, dtype=torch.bool)
     while bool(running.any()):
         rows.append(obs[running])
@@ -383,6 +392,7 @@ def judge_all(
 ) -> tuple[Evaluation, list[float]]:
     """Return the evaluations on all tasks, joined, and their mean returns."""
     parts = []
+    learner.settle()
     for task, judge in enumerate(judges):
         if task > learner.task:  # its head and its moments are not there yet
             mean, std = datasets[learner.task].moments()
@@ -409,9 +419,9 @@ def report(
     """Return what to log after a task: the matrix's row, and the metrics of the tasks so far."""
     n = len(matrix)
     row = returns_of(matrix[-1], n - 1)
-    row["bytes"] = frozen.bytes if c.memory == "distilled" else learner.memory.bytes
+    row["bytes"] = frozen.bytes if c.memory == "distilled" else learner.bytes
     cards = [d.card for d in datasets[:n]]
-    if all(card.reference_return is not None and card.random_return is not None for card in cards):
+    if all(card.has_references for card in cards):
         low = np.array([card.random_return for card in cards], float)
         high = np.array([card.reference_return for card in cards], float)
         scores = continual.normalise(np.array(matrix)[:, :n], low, high)
@@ -427,11 +437,16 @@ def matrix_of(run: Path) -> Any:
     return np.array([[row[f"task{j}"] for j in range(n)] for row in rows])
 
 
-def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Any, int]:
-    """Return the policy of a run's checkpoint, on its last task, and its observations' width."""
+def load(config: dict[str, Any], state: Mapping[str, Any]) -> tuple[Any, int]:
+    """Return the policy of a run's checkpoint, on its last task, and its observations' width.
+
+    The configuration is given that task's context, in which the policy is to be played.
+    """
     from .config import from_dict
 
     c = from_dict(Config, config)
+    contexts, at = members(c.env, c.members), int(state["learner"]["task"])
+    config["context"] = [f"{contexts.names[0]}={float(contexts.table[at, 0])!r}"]
     weights = state["learner"]["policy"]
     _, act_dim, _ = weights["head_weight"].shape
     obs_dim = weights["mean"].shape[1]

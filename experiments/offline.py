@@ -10,6 +10,7 @@ import torch
 from ..agents import Agent
 from ..agents.standardised import Standardised
 from ..buffers import Card, Source
+from ..buffers.dataset import digest
 from ..envs import BatchEnv, make
 from ..envs.contexts import parse_contexts
 from .data import compose, open_datasets, parse_data
@@ -49,8 +50,11 @@ def run_offline(method: str, build: Build, config: Any, resume: bool) -> Result:
             "(`reverie collect` makes one)"
         )
     datasets = open_datasets(parts, c.seed, c.env)
+    digests = [digest(d.rows) for d in datasets]
     card = datasets[0].card
+    own = judged_as(dataclasses.replace(c, env=None, context=(), env_options={}), card)
     c = judged_as(c, card)
+    alike = (c.env, c.context, c.env_options) == (own.env, own.context, own.env_options)
     worlds = {**c.env_options, "context": parse_contexts(c.context), "threads": threads}
     judge = make(c.env, c.run.eval_episodes, **worlds)
     first = datasets[0].layout
@@ -72,15 +76,18 @@ def run_offline(method: str, build: Build, config: Any, resume: bool) -> Result:
     source = compose(parts, datasets, None)
     label = f"{method}-{c.env.split('/')[-1]}-s{c.seed}"
     with Run(method, c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
-        run.note(**judge.notes, **{f"data {i}": d.card.sha256 for i, d in enumerate(datasets)})
-        judged = train(run, learner, source, judge, c, card)
+        run.note(**judge.notes)
+        run.require_same(**{f"data {i}": x for i, x in enumerate(digests)})
+        judged = train(run, learner, source, judge, c, card if alike else None)
     return Result(run.path, run.step, judged)
 
 
 def train(
-    run: Run, agent: Agent, source: Source, judge: BatchEnv, config: Any, card: Card
+    run: Run, agent: Agent, source: Source, judge: BatchEnv, config: Any, card: Card | None
 ) -> Evaluation:
     """Take `config.steps` gradient steps; return the last evaluation.
+
+    `card`: the data's, for scores; None where the judge plays something else than the data.
 
     Raises Interrupted after saving, Diverged after a dump when a metric is not finite.
     """
@@ -118,9 +125,9 @@ def train(
     return judged
 
 
-def scored(judged: Evaluation, card: Card) -> dict[str, float]:
+def scored(judged: Evaluation, card: Card | None) -> dict[str, float]:
     """Return what to log of an evaluation, with the score where the card has references."""
     row = judged.row()
-    if card.random_return is not None and card.reference_return is not None:
+    if card is not None and card.has_references:
         row["score"] = card.normalised(judged.mean)
     return row

@@ -1,27 +1,57 @@
 """Train ReBRAC on offline data: TD3+BC with penalties in actor and critic, LayerNorm, depth."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..agents.td3 import TD3, TD3Config
 from . import offline
+from .config import RunOptions
 from .result import Result
-from .td3bc import Config
 
 # Tarasov et al. 2023 (arXiv:2305.09836): three hidden layers, LayerNorm in the critics, lr 1e-3,
 # batches of 1,024 for MuJoCo. bc_alpha 10 is their beta_1 = 0.017 for six actions.
 _AGENT = TD3Config(
     lr=1e-3, hidden=(256, 256, 256), critic_norm="layer", bc_alpha=10.0, critic_bc=0.1
 )
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run on offline data."""
+
+    data: tuple[str, ...] = ()
+    """dataset:PATH of ours, of an .hdf5 file or of minari:ID; several in shares, dataset:A:0.5"""
+    env: str | None = None
+    """environment to be judged in; None is the data's own"""
+    context: tuple[str, ...] = ()
+    """context to be judged in, velocity=1.5; none is the data's own"""
+    steps: int = 100_000
+    """gradient steps"""
+    seed: int = 0
+    """seed of the weights, the draws and the update noise"""
+    batch_size: int = 256
+    """transitions per gradient step"""
+    standardise: bool = False
+    """observations as z-scores of the data"""
+    env_options: Mapping[str, Any] = field(default_factory=dict)
+    """options of the task over the data's own, from Python or a config file"""
+    agent: TD3Config = _AGENT
+    """the learner"""
+    run: RunOptions = field(default_factory=lambda: RunOptions(eval_every=10_000))
+    """the run directory"""
+
+
 PRESETS = {
-    "default": Config(agent=_AGENT, standardise=False),
-    "paper": Config(agent=_AGENT, standardise=False, batch_size=1024, steps=1_000_000),
-    "quick": Config(agent=replace(_AGENT, hidden=(256, 256)), standardise=False, steps=20_000),
+    "default": Config(),
+    "paper": Config(batch_size=1024, steps=1_000_000),
+    "quick": Config(agent=replace(_AGENT, hidden=(256, 256)), steps=20_000),
 }
 
 
 def main(config: Config | None = None, *, resume: bool = False) -> Result:
     """Train as configured; `resume` continues the run directory bit for bit."""
-    return offline.run_offline("rebrac", TD3, config or PRESETS["default"], resume)
+    return offline.run_offline("rebrac", TD3, config or Config(), resume)
 
 
 if __name__ == "__main__":

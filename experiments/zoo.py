@@ -66,6 +66,14 @@ def card(name: str) -> dict[str, Any]:
     return out
 
 
+def digest(name: str) -> str:
+    """Return the sha256 of a policy's weights; of any other name the name itself."""
+    if not name.startswith(PREFIX):
+        return name
+    card(name.removeprefix(PREFIX))  # the name is known
+    return shards.digest(HERE / f"{name.removeprefix(PREFIX)}.safetensors")
+
+
 def load(name: str, *, seed: int = 0) -> LoadedPolicy:
     """Return a policy of the zoo; `seed` is that of its exploration noise."""
     about = card(name)

@@ -125,12 +125,37 @@ def test_a_policy_that_saw_the_goal_collects_data_without_it(tmp_path, monkeypat
     assert data.card.max_episode_steps == 200
 
 
+def test_a_runs_own_world_is_on_the_card(tmp_path):
+    options = config(
+        "sac", tmp_path, "run", env="reverie/Hopper-v5", context=("gravity=4.9",),
+        env_options={"healthy_reward": 2.0}, buffer_size=660,
+    )  # fmt: skip
+    run = sac.main(options).path
+    for more in (("--replay", str(run)), ("--policy", str(run), "--transitions", "60")):
+        assert cli.main(["collect", *more, "--out", str(tmp_path / "d")]) == 0
+        card = load_dataset(tmp_path / "d").card
+        assert card.context == {"gravity": 4.9} and card.env_options == {"healthy_reward": 2.0}
+
+
 def test_what_is_wrong_is_told(tmp_path, capsys):
     for argv, text in (
         (["--transitions", "10"], "give --env"),
         (["--env", "Hopper-v5", "--context", "mass=1,2"], "of one context"),
         (["--policy", "zoo:nothing"], "unknown policy of the zoo"),
         (["--replay", str(tmp_path)], str(tmp_path)),
+        (["--env", "Hopper-v5", "--reference", "random"], "0 of a score already"),
+        (
+            [
+                "--env",
+                "reverie/WalkerPar-v0",
+                "--policy",
+                "zoo:cheetah-vel-medium",
+                "--context",
+                "variant=1",
+            ],
+            "takes observations of 18",
+        ),
+        (["--policy", "zoo:cheetah-vel-medium"], "of one context"),
     ):
         assert cli.main(["collect", *argv, "--out", str(tmp_path / "d")]) == 2
         assert text in capsys.readouterr().err

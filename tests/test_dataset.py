@@ -136,6 +136,20 @@ def test_d4rls_own_files_without_successors(tmp_path):
         load_hdf5(tmp_path / "x.hdf5")
 
 
+def test_hdf5_without_flags_is_cut_where_it_does_not_continue(tmp_path):
+    with h5py.File(tmp_path / "x.hdf5", "w") as file:
+        file["observations"] = np.array([[0], [1], [2], [50], [51], [52]], np.float32)
+        file["next_observations"] = np.array([[1], [2], [3], [51], [52], [53]], np.float32)
+        file["actions"], file["rewards"] = np.zeros((6, 1)), np.zeros(6)
+        file["terminals"] = np.zeros(6, bool)
+    data = load_hdf5(tmp_path / "x.hdf5", "Hopper-v5")
+    assert data.episodes() == [(0, 3), (3, 6)]
+    with h5py.File(tmp_path / "x.hdf5", "a") as file:
+        del file["next_observations"]
+    with pytest.raises(ValueError, match="neither next_observations nor timeouts"):
+        load_hdf5(tmp_path / "x.hdf5", "Hopper-v5")
+
+
 def test_minari_round_trip(tmp_path, monkeypatch):
     pytest.importorskip("minari", reason="needs the extra: pip install 'reverie[minari]'")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))

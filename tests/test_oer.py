@@ -108,6 +108,21 @@ def test_the_gate_follows_the_data_where_the_models_disagree():
     assert p.report["gate_fired"] == 1
 
 
+def test_a_chain_ends_with_its_episode():
+    """Two episodes side by side: a policy that would walk over the end does not."""
+    data = line()
+    flags = data.all.truncated.clone()
+    flags[9] = 1
+    cut = Dataset.of(data.all._replace(truncated=flags), data.card)
+    p = pick(cut, budget=8, act=lambda o: torch.full((len(o), 1), 0.05), model=Exact())
+    generator = p.generator.get_state()
+    rows = mbes(p, chains=1)
+    first = int(rows[0])
+    ahead = list(range(first, 10 if first == 0 else 10 + 8))
+    assert rows.tolist()[: len(ahead)] == ahead[: len(rows)]
+    assert generator is not None
+
+
 def test_it_ends_when_nothing_new_can_be_reached():
     """A policy that stays where it is: the budget is filled from other starts."""
     p = pick(line(), budget=41, act=lambda o: torch.zeros(len(o), 1), model=Exact())
@@ -142,7 +157,7 @@ def learned(config, steps=(150, 150), seed=0, remember=200):
         learner.begin(task, *data.moments())
         for _ in range(steps[task]):
             learner.update(data.sample(64))
-        learner.end()
+        learner.settle()
         if remember:
             rows = data.gather(torch.arange(remember))
             learner.remember(rows.obs, rows.action)
@@ -170,7 +185,7 @@ def test_after_the_first_task_pi_is_mu():
     learner.begin(0, *data.moments())
     for _ in range(60):
         learner.update(data.sample(64))
-    learner.end()
+    learner.settle()
     obs = data.all.obs[:50]
     assert torch.allclose(learner.policy(obs, 0), learner.act(obs), atol=1e-6)
 
@@ -222,7 +237,7 @@ def test_a_saved_learner_continues_bit_for_bit(config):
                     state = copy.deepcopy(learner.state_dict())
                     learner = OER(3, 2, 2, config, seed=3)
                     learner.load_state_dict(state)
-            learner.end()
+            learner.settle()
             learner.anchor(data.all.obs[:50])
             rows = data.gather(torch.arange(40))
             learner.remember(rows.obs, rows.action)

@@ -5,10 +5,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from tiny import config
 
 from reverie.agents.oer.learner import OERConfig
-from reverie.experiments import oer
+from reverie.buffers import load_dataset
+from reverie.experiments import load_policy, oer
 
 
 def rows(path, kind):
@@ -23,7 +25,8 @@ def test_the_matrix_has_a_row_for_each_task_and_the_memory_its_size(tmp_path):
     assert matrix.shape == (2, 2) and np.isfinite(matrix).all()
     assert np.allclose(matrix[-1].mean(), result.eval_return)
     tasks = rows(result.path, "task")
-    assert [row["bytes"] for row in tasks] == [40 * 23 * 4, 2 * 40 * 23 * 4]
+    one = 40 * (17 + 6) + 6 * 24 + 6 + 2 * 17  # rows with labels, a head, its scale
+    assert [row["bytes"] for row in tasks] == [4 * one, 8 * one]
     assert [row["tasks_met"] for row in tasks] == [1, 2]
     chosen = rows(result.path, "selection")
     assert len(chosen) == 2
@@ -79,8 +82,36 @@ def test_what_is_wrong_is_told_before_anything_is_written(tmp_path):
         ({"steps": 661}, "more than 2 tasks of 330"),
         ({"env": "reverie/Hopper-v5"}, "unknown family"),
         ({"agent": OERConfig(penalty="ewc")}, "set dbc=False"),
+        ({"agent": OERConfig(dbc=False, penalty="agem"), "memory": "none"}, "needs memory"),
     ]
     for change, text in cases:
         with pytest.raises(ValueError, match=text):
             oer.main(config("oer", tmp_path, "run", **change))
     assert not (tmp_path / "run").exists()
+
+
+def test_in_the_first_task_what_is_judged_is_mu(tmp_path):
+    """pi is written when the task ends; before, it must not be shown as it was drawn."""
+    cut = config("oer", tmp_path, "run", steps=300)
+    path = oer.main(cut).path
+    returns = [row["return"] for row in rows(path, "eval")]
+    assert len(set(returns)) == len(returns) == 2
+    assert load_policy(path).config["context"] == ["velocity=0.075"]
+    whole = load_policy(oer.main(config("oer", tmp_path, "whole")).path)
+    assert whole.config["context"] == ["velocity=0.825"]  # the last task's
+
+
+def test_the_data_of_two_tasks_is_not_the_same_play(tmp_path):
+    options = config("oer", tmp_path, "run")
+    one, two = (oer.task_data(options, task, 1).all for task in range(2))
+    assert not torch.equal(one.action, two.action) and not torch.equal(one.obs, two.obs)
+
+
+def test_a_run_does_not_go_on_with_other_data(tmp_path):
+    options = config("oer", tmp_path, "run", data_folder=str(tmp_path / "data"))
+    oer.main(dataclasses.replace(options, steps=300))
+    for path in (tmp_path / "data").glob("*-0-*.safetensors"):
+        data = load_dataset(path)
+        data.head(200).save(path.with_suffix(""))
+    with pytest.raises(ValueError, match="cannot go on with other data"):
+        oer.main(options, resume=True)

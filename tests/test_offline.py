@@ -12,7 +12,7 @@ from reverie.agents.bc import BC, BCConfig
 from reverie.agents.iql import IQL, IQLConfig
 from reverie.agents.standardised import Standardised
 from reverie.buffers import Card, Dataset, Transitions, load_dataset
-from reverie.experiments import bc, iql, rebrac, sac, td3bc
+from reverie.experiments import bc, iql, load_run, rebrac, sac, td3bc
 from reverie.experiments.data import compose, open_dataset, parse_data
 
 
@@ -186,3 +186,26 @@ def test_rlpd_learns_from_both(tmp_path):
     rows = {tuple(r) for r in load_dataset(offline_data()).all.obs.tolist()}
     shares = [np.mean([tuple(r) in rows for r in b.obs.tolist()]) for b in seen]
     assert set(shares) == {0.5}
+
+
+def test_rebracs_configuration_is_its_own():
+    c = rebrac.Config()
+    assert c == rebrac.PRESETS["default"] and not c.standardise
+    assert c.agent.critic_bc > 0 and c.agent.critic_norm == "layer" and len(c.agent.hidden) == 3
+    assert td3bc.Config().agent.critic_bc == 0
+
+
+def test_a_score_is_of_the_datas_own_worlds_only(tmp_path):
+    data = load_dataset(offline_data())
+    card = dataclasses.replace(data.card, random_return=-10.0, reference_return=-5.0)
+    Dataset(data.layout, data.rows, card).save(tmp_path / "d")
+    own = dataclasses.replace(config("bc", tmp_path, "own"), data=(f"dataset:{tmp_path}/d",))
+    assert "score" in load_run(bc.main(own).path).frame()
+    other = dataclasses.replace(
+        own, env_options={"max_episode_steps": 20},
+        run=dataclasses.replace(own.run, name="other"),
+    )  # fmt: skip
+    assert "score" not in load_run(bc.main(other).path).frame()
+    data.head(300).save(tmp_path / "d")
+    with pytest.raises(ValueError, match="cannot go on with other data"):
+        bc.main(own, resume=True)

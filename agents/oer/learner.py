@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -37,7 +37,7 @@ class OERConfig:
     replay_batch: int = 256
     """rows of each memory per step of pi"""
     lr: float = 3e-4
-    """Adam learning rate of pi"""
+    """Adam learning rate of pi (with dbc)"""
     td3: TD3Config = field(default_factory=lambda: TD3Config(bc_alpha=2.5))
     """the learner of the current task"""
 
@@ -115,8 +115,7 @@ class OER:
             self.policy.give(task, actor)
         elif task and c.mu_init == "previous" and before is not None:
             actor = copy.deepcopy(before.actor)
-        td3 = replace(c.td3, lr=c.lr if not c.dbc else c.td3.lr)
-        self.td3 = TD3(self.obs_dim, self.act_dim, td3, seed=seed, actor=actor)
+        self.td3 = TD3(self.obs_dim, self.act_dim, c.td3, seed=seed, actor=actor)
         if not c.dbc:
             self._flat = self.td3._actor_flat
             self.td3.regulariser = self._keep
@@ -214,13 +213,20 @@ class OER:
         error: Tensor = (target - td3.critic(obs, batch.action)[0]).abs()
         return error
 
-    def end(self) -> None:
-        """Close the task: after the first one pi is mu, exactly; penalties are anchored."""
-        assert self.td3 is not None
-        if self.config.dbc and self.task == 0:
+    def settle(self) -> None:
+        """In the first task pi is mu, exactly: call before it is judged, saved or left."""
+        if self.config.dbc and self.task == 0 and self.td3 is not None:
             actor = self.td3.actor
             assert isinstance(actor, DeterministicActor)
             self.policy.take(0, actor)
+
+    @property
+    def bytes(self) -> int:
+        """Size of what is kept of the tasks met: rows, heads, scales, and penalties."""
+        p = self.policy
+        one = p.head_weight[0].numel() + p.head_bias[0].numel() + 2 * self.obs_dim
+        penalty = 0 if self.penalty is None else self.penalty.numbers
+        return self.memory.bytes + 4 * (one * (self.task + 1) + penalty)
 
     def anchor(self, obs: Tensor) -> None:
         """Fix the penalty at the end of a task, by observations [B, O] of its data."""
@@ -236,6 +242,7 @@ class OER:
     def state_dict(self) -> dict[str, Any]:
         """Everything that a continuation inside a task needs."""
         assert self.td3 is not None
+        self.settle()
         m, p = self.memory, self.penalty
         kept = {k: v for k, v in vars(p).items() if k not in ("parameters",)} if p else None
         return {
@@ -261,4 +268,4 @@ class OER:
         self.memory.generator.set_state(kept["generator"])
         if self.penalty is not None:
             for name, value in state["penalty"].items():
-                setattr(self.penalty, name, value)
+                setattr(self.penalty, name, copy.deepcopy(value))

@@ -19,6 +19,11 @@ class EWC:
         self.anchor = [p.detach().clone() for p in self.parameters]
         self.tasks = 0
 
+    @property
+    def numbers(self) -> int:
+        """Numbers kept beside the policy."""
+        return sum(x.numel() for x in (*self.fisher, *self.anchor))
+
     def loss(self) -> Tensor:
         """Return the penalty; 0 before the first task is over."""
         if not self.tasks:
@@ -58,6 +63,11 @@ class SI:
         self.path = [torch.zeros_like(p) for p in self.parameters]
         self.anchor = [p.detach().clone() for p in self.parameters]
         self.tasks = 0
+
+    @property
+    def numbers(self) -> int:
+        """Numbers kept beside the policy."""
+        return sum(x.numel() for x in (*self.omega, *self.path, *self.anchor))
 
     def loss(self) -> Tensor:
         """Return the penalty; 0 before the first task is over."""

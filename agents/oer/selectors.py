@@ -212,8 +212,7 @@ def mbes(p: Pick, chains: int = 10, length: int = 1000) -> Tensor:
                     nearest = nearest + 1
                 asked, fired = asked + len(at), fired + int((~sure).sum())
                 following = torch.where(sure, nearest, rows + 1)
-                on = sure | ~ends[rows]
-                at = take(following[on].tolist())
+                at = take(following[~ends[rows]].tolist())
         fruitless = fruitless + 1 if len(chosen) == before else fruitless
     filled = p.size - len(chosen)
     if filled:

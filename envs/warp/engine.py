@@ -61,6 +61,7 @@ class WarpPhysics:
         self.ended = torch.zeros(num_envs, dtype=torch.bool, device=device)
         self._everyone = wp.ones(num_envs, dtype=bool, device=name)
         self._flags = wp.to_torch(self.d.overflow)
+        self._constraints = [wp.to_torch(x) for x in (self.d.efc.J, self.d.efc.D)]
         wp.synchronize_device(name)  # what was made on Warp's stream is there for torch's
         self._wp_rows, self._wp_ended = wp.from_torch(self.rows), wp.from_torch(self.ended)
         needs = {n for n in fields if n not in ("cfrc_ext", "time")}
@@ -88,8 +89,11 @@ class WarpPhysics:
 
     def fresh_data(self) -> Any:
         """Return a Warp Data of the same sizes, at the model's first state."""
-        with wp.ScopedDevice(str(self.device)):
-            return mjw.make_data(self.models[0], **self._sizes)
+        name = str(self.device)
+        with wp.ScopedDevice(name):
+            data = mjw.make_data(self.models[0], **self._sizes)
+        wp.synchronize_device(name)  # what was made on Warp's stream is there for torch's
+        return data
 
     def parameter(self, name: str) -> Tensor:
         """Return a live view [K or 1, ...] of a model array: graphs read what is written to it.
@@ -109,10 +113,10 @@ class WarpPhysics:
         m, d = self.m, self.d
         for _ in range(self.substeps):
             mjw.step(m, d)
-        if self.refresh == "vel":
-            self._refresh()
         if self.contact_forces:
             mjw.rne_postconstraint(m, d)
+        if self.refresh == "vel":  # after the forces: it numbers contacts anew
+            self._refresh()
 
     def _refresh(self) -> None:
         """Bring positions, velocities and their sensors up to date: what mj_step1 does."""
@@ -124,6 +128,15 @@ class WarpPhysics:
     def mark(self, ended: Tensor) -> None:
         """Say which worlds [N] bool the next `reset` restarts; torch launches only."""
         self.ended.copy_(ended)
+
+    def cleanse(self, bad: Tensor) -> None:
+        """Clear the constraint rows of bad worlds [N] bool; torch launches only.
+
+        No state row holds them, and the solver multiplies those not in use by zero: a NaN there
+        would outlive the reset.
+        """
+        for array in self._constraints:
+            array.masked_fill_(bad.view(-1, *[1] * (array.ndim - 1)), 0.0)
 
     def reset(self) -> None:
         """Write `rows` into the marked worlds and bring the fields that a task reads up to date.
@@ -151,6 +164,7 @@ class WarpPhysics:
     def set_state(self, rows: Tensor) -> None:
         """Write state rows of any engine; derived fields are stale until the next step."""
         rows = torch.as_tensor(rows).to(self.device, torch.float32).contiguous()
+        self.cleanse(torch.ones_like(self.ended))
         with on_torchs_stream(self.device):
             mjw.set_state(self.m, self.d, wp.from_torch(rows), _STATE, self._everyone)
 

@@ -29,7 +29,6 @@ class WarpEnv:
     """
 
     discrete = False
-    restores = True  # bit for bit on the CPU device, and on a GPU if deterministic
 
     def __init__(
         self,
@@ -45,6 +44,7 @@ class WarpEnv:
         settings: WarpSettings | None = None,
     ) -> None:
         settings = settings or WarpSettings()
+        self.restores = device.type == "cpu"  # on a GPU a state goes on, but not bit for bit
         self.worlds = worlds = Worlds(task, num_envs, context, streams, options)
         self.task, self.num_envs, self.device, self.xp = task, num_envs, device, xp
         self.contexts, self.fps, self.model = worlds.contexts, worlds.fps, worlds.model
@@ -119,6 +119,7 @@ class WarpEnv:
         self._reward.copy_(torch.where(bad, 0.0, reward))
         if self._carry_on is not None and task.before is not None:
             self._carry_on.copy_(task.before(xp, f, p))
+        self.physics.cleanse(bad)
         self._begin(terminated | truncated)
 
     def _begin(self, ended: Tensor) -> None:

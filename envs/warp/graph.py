@@ -3,7 +3,7 @@
 import gc
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -41,7 +41,8 @@ class Graph:
     def _warp(self) -> Any:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        with no_garbage(), wp.ScopedCapture(device=str(self.device)) as capture:
+        name = str(self.device)  # launches go to Warp's current device, so it is set too
+        with no_garbage(), wp.ScopedDevice(name), wp.ScopedCapture(device=name) as capture:
             self.launches()  # on Warp's own stream: CUDA does not record its default one
         return capture.graph
 
@@ -50,8 +51,11 @@ class Graph:
             self.record = ""
             return None
         graph = torch.cuda.CUDAGraph()
-        with no_garbage(), torch.cuda.graph(graph):
-            self.launches()
+        with no_garbage(), torch.cuda.device(self.device):
+            stream: Any = torch.cuda.Stream  # whose stubs have no types
+            self._stream = stream(self.device)  # else torch's, of the first device
+            with torch.cuda.graph(graph, stream=self._stream):
+                self.launches()
         return graph
 
 
@@ -68,10 +72,13 @@ def no_garbage() -> Iterator[None]:
 
 
 def on_torchs_stream(device: torch.device) -> AbstractContextManager[Any]:
-    """Let Warp launch where torch does, so that neither has to wait for the other."""
+    """Let Warp launch where torch does, so that neither has to wait for the other.
+
+    With a GPU in the machine Warp's own default is that: its CPU device must be asked for.
+    """
+    place: AbstractContextManager[Any]
     if device.type == "cpu":
-        return nullcontext()
-    stream: AbstractContextManager[Any] = wp.ScopedStream(
-        wp.stream_from_torch(device), sync_enter=False
-    )
-    return stream
+        place = wp.ScopedDevice("cpu")
+    else:
+        place = wp.ScopedStream(wp.stream_from_torch(device), sync_enter=False)
+    return place

@@ -35,6 +35,11 @@ def supported(worlds: Worlds) -> tuple[list[Any], dict[str, str]]:
         for model in models:
             model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
         notes["solver"] = "Newton instead of the model's PGS, which Warp has not"
+    if models[0].opt.enableflags & mujoco.mjtEnableBit.mjENBL_SLEEP.value:
+        raise ValueError(
+            f"{worlds.task.id} lets bodies sleep, which a masked reset does not undo on MuJoCo "
+            "Warp: clear the flag in its model, or leave device out"
+        )
     try:
         with wp.ScopedDevice("cpu"):
             mjw.put_model(models[0])
@@ -52,6 +57,11 @@ def put(models: Sequence[Any], device: str) -> Any:
         model = mjw.put_model(models[0])
     if len(models) == 1:
         return model
+    fixed = models[0].body_weldid == 0  # where the engine places geoms once, for all worlds
+    for m in models[1:]:
+        moved = (m.body_pos != models[0].body_pos)[fixed].any()
+        if moved or (m.geom_pos != models[0].geom_pos)[fixed[m.geom_bodyid]].any():
+            raise ValueError(_refusal("place of the static geoms", ["the first", "another"]))
     with wp.ScopedDevice("cpu"):
         rows = [mjw.put_model(m) for m in models]
     touch = bool(np.isin(models[0].sensor_type, _TOUCH).any())

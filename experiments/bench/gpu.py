@@ -1,5 +1,6 @@
 """Environment steps per second on a GPU, replay write included, beside Warp alone and the CPU."""
 
+import gc
 import time
 from typing import Any
 
@@ -36,6 +37,8 @@ def run(options: BenchOptions) -> Report:
                 rates = interleave(contestants, options.repeats, options.seconds)
                 report.rows.extend(Row(case, who, values) for who, values in rates.items())
                 report.costs[case] = cost
+                del ours, native, contestants
+                _release(options.device)
     return report
 
 
@@ -75,6 +78,14 @@ def _free(device: str) -> int:
         return 0
     torch.cuda.synchronize(device)
     return torch.cuda.mem_get_info(device)[0]
+
+
+def _release(device: str) -> None:
+    """Free what a case held, so that the next one's memory is its own."""
+    gc.collect()
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()
 
 
 def wait(device: str | torch.device) -> None:
@@ -120,9 +131,16 @@ class Bare:
         model, data = physics.m, physics.fresh_data()
         wp.to_torch(data.qpos).copy_(physics.fields.qpos)
         wp.to_torch(data.ctrl).uniform_(-1, 1)
-        mjw.step(model, data)
+        with wp.ScopedDevice(self.device):
+            mjw.step(model, data)
         wp.synchronize_device(self.device)
-        with wp.ScopedCapture(device=self.device) as capture:
+        from ...envs.warp.graph import no_garbage
+
+        with (
+            no_garbage(),
+            wp.ScopedDevice(self.device),
+            wp.ScopedCapture(device=self.device) as capture,
+        ):
             for _ in range(physics.substeps):
                 mjw.step(model, data)
         self.graph, self.data, self.wp = capture.graph, data, wp
@@ -130,6 +148,7 @@ class Bare:
     def __call__(self) -> int:
         """Advance by as many vector steps as ours; return the worlds' environment steps."""
         for _ in range(BURST):
-            self.wp.capture_launch(self.graph)
+            with self.wp.ScopedDevice(self.device):
+                self.wp.capture_launch(self.graph)
         self.wp.synchronize_device(self.device)
         return BURST * self.worlds

@@ -11,7 +11,7 @@ import mujoco
 import numpy as np
 import pytest
 import torch
-from on_warp import DEVICE, EXACT
+from on_warp import DEVICE, ON_GPU
 
 mjw = pytest.importorskip("mujoco_warp", reason="needs the extra: pip install 'reverie[gpu]'")
 
@@ -20,6 +20,7 @@ from reverie.envs.physics import NativePhysics  # noqa: E402
 from reverie.envs.tasks import TASKS  # noqa: E402
 from reverie.envs.warp import WarpSettings  # noqa: E402
 from reverie.envs.warp.engine import WarpPhysics  # noqa: E402
+from reverie.envs.warp.graph import on_torchs_stream  # noqa: E402
 from reverie.envs.warp.models import sizes, supported  # noqa: E402
 
 pytestmark = pytest.mark.xdist_group("warp")
@@ -70,12 +71,13 @@ class Case:
         self.njmax, nconmax = sizes(env.worlds)
         self.warp = WarpPhysics(
             self.models, len(self.states), env.task.fields, self.substeps,
-            device=torch.device(DEVICE), settings=WarpSettings(deterministic=EXACT),
+            device=torch.device(DEVICE), settings=WarpSettings(deterministic=ON_GPU),
             njmax=self.njmax, nconmax=nconmax, contact_forces=env.task.contact_forces,
         )  # fmt: skip
         self.warp.set_state(torch.from_numpy(self.states))
         self.warp.fields.ctrl.copy_(torch.from_numpy(self.controls))
-        mjw.forward(self.warp.m, self.warp.d)
+        with on_torchs_stream(torch.device(DEVICE)):
+            mjw.forward(self.warp.m, self.warp.d)
         self.forwards, self.sound = [], np.ones(len(self.states), bool)
         for i, row in enumerate(self.states):
             data = mujoco.MjData(self.model)

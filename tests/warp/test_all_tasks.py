@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from on_warp import DEVICE, actions, on_warp, settings, step
+from on_warp import DEVICE, actions, faults, on_warp, settings, step
 from scipy.stats import ks_2samp
 
 from reverie.envs import Contexts, make
-from reverie.envs.check import FAULT, check_env
+from reverie.envs.check import check_env
 from reverie.envs.contexts import FEATURES, default
 from reverie.envs.tasks import TASKS
 from reverie.experiments import sac
@@ -25,7 +25,7 @@ STANDS = {"Ant-v5"}
 @pytest.mark.parametrize("task", TASKS)
 def test_the_contract_suite_passes(task):
     rows = check_env(task, steps=40, backend="warp", device=DEVICE, warp=settings())
-    assert not [r for r in rows if r.verdict == FAULT], rows
+    assert not faults(rows), rows
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -127,7 +127,7 @@ def test_sac_learns_alike_on_both_engines(tmp_path):
     last = {}
     for backend in ("native", "warp"):
         for seed in range(3):
-            options = {} if backend == "native" else {"backend": "warp"}
+            options = {} if backend == "native" else {"backend": "warp", "device": DEVICE}
             run = replace(
                 config.run, out=str(tmp_path), name=f"{backend}-{seed}", tensorboard=False,
                 threads=1, progress=False,
