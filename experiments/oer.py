@@ -28,6 +28,7 @@ from . import continual, zoo
 from .collecting import CollectOptions, collect
 from .config import RunOptions
 from .evaluation import Evaluation, evaluate
+from .offline import require_same
 from .offpolicy import EVAL_SEED
 from .process import Interrupted, check_device, use_threads
 from .result import Result
@@ -240,7 +241,7 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
     label = f"oer-{family}-{c.memory}-{c.selector}-s{c.seed}"
     with Run("oer", c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
         run.note(**judges[0].notes)
-        run.require_same(**{f"data {i}": d.card.sha256 for i, d in enumerate(datasets)})
+        require_same(run, [d.card.sha256 for d in datasets])
         judged = train(run, c, learner, frozen, datasets, judges)
     return Result(run.path, run.step, judged)
 

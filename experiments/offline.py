@@ -77,9 +77,21 @@ def run_offline(method: str, build: Build, config: Any, resume: bool) -> Result:
     label = f"{method}-{c.env.split('/')[-1]}-s{c.seed}"
     with Run(method, c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
         run.note(**judge.notes)
-        run.require_same(**{f"data {i}": x for i, x in enumerate(digests)})
+        require_same(run, digests)
         judged = train(run, learner, source, judge, c, card if alike else None)
     return Result(run.path, run.step, judged)
+
+
+def require_same(run: Run, digests: list[str]) -> None:
+    """Note the digests of a run's data; ValueError where it was begun with other data."""
+    for i, value in enumerate(digests):
+        name = f"data {i}"
+        if (old := run.noted.get(name, value)) != value:
+            raise ValueError(
+                f"{run.path} was begun with {name} {old[:12]}, and this is {value[:12]}: it cannot "
+                "go on with other data"
+            )
+        run.note(**{name: value})
 
 
 def train(

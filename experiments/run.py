@@ -61,7 +61,7 @@ class Run:
         self._found = checkpoint.load(self.path / "checkpoints", self.path / "buffer")
         old = _read_json(self.path / "stamp.json")
         self._stamp["generation"] = old.get("generation", -1) + 1
-        self._noted: dict[str, str] = old.get("notes", {})
+        self.noted: dict[str, str] = old.get("notes", {})  # by the run before a resume
         if "started" in old:
             self._stamp["started"] = old["started"]
         self.step = self.previous = self._clock_step = self._found.step if self._found else 0
@@ -87,16 +87,6 @@ class Run:
             self._status("diverged", error=str(error))
         else:
             self._status("failed", error=f"{kind.__name__}: {error}")
-
-    def require_same(self, **facts: str) -> None:
-        """Raise ValueError where a fact that the run noted before is another now; note them."""
-        for name, value in facts.items():
-            if (old := self._noted.get(name, value)) != value:
-                raise ValueError(
-                    f"{self.path} was begun with {name} {old[:12]}, and this is {value[:12]}: it "
-                    "cannot go on with other data"
-                )
-        self.note(**facts)
 
     def note(self, **notes: str) -> None:
         """Put facts about this run (engine, routes taken) into its stamp."""
