@@ -121,7 +121,7 @@ def watch(args: Sequence[str]) -> int:
     """Write a short video, or a strip of pictures, of a run's policy."""
     paths, rest = _positional(args, "watch")
     options: WatchOptions = _cli(WatchOptions, rest, "watch RUN")
-    from .watch import film, film_dump
+    from .watch import film, film_dump, to_film
 
     for path in paths:
         out = options.out or Path(path) / ("dump.gif" if options.dump else "watch.gif")
@@ -130,6 +130,7 @@ def watch(args: Sequence[str]) -> int:
             print(f"{out}: the last {states} states before {what}")
             continue
         policy = load_policy(path)
+        policy.config["env_options"] = to_film(policy.config.get("env_options", {}))
         env = _world(policy, None, 1, options.seed)
         if options.waves:
             from .ncap_figures import waves

@@ -1,6 +1,6 @@
 """A policy on film."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,19 +52,26 @@ def film(
     return total, len(frames)
 
 
+def to_film(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's options for worlds on the native engine, which alone is filmed."""
+    return {k: v for k, v in options.items() if k not in ("backend", "device")}
+
+
 def film_dump(run: Path, out: Path, world: int = 0) -> tuple[str, int]:
     """Write the states in a run's dump to `out`; return what was not finite and their number."""
     found = checkpoint.load(run / "dump", run / "buffer")
     if found is None:
         raise FileNotFoundError(f"{run} has no dump: it did not meet a value that is not finite")
-    last = found.state["env"].get("physics")  # PPO and the searches keep the last state only
+    last = found.state.get("env", {}).get(
+        "physics"
+    )  # PPO and the searches keep the last state only
     trail = found.state.get("trail") or ([] if last is None else [last])
     if not trail:
-        raise ValueError(f"the dump of {run} has no physics states: its worlds were not ours")
+        raise ValueError(f"the dump of {run} has no physics states: it had no worlds of ours")
     config = read_config(run)[1]
     contexts = parse_contexts(config.get("context", ()))
     n = len(trail[0])
-    env = make(config["env"], n, context=contexts, **config.get("env_options", {}))
+    env = make(config["env"], n, context=contexts, **to_film(config.get("env_options", {})))
     if not isinstance(env, TaskEnv):
         raise ValueError(f"{config['env']} is not a task of ours")
     renderer = WorldRenderer(env)

@@ -14,6 +14,7 @@ from reverie.agents.standardised import Standardised
 from reverie.buffers import Card, Dataset, Transitions, load_dataset
 from reverie.experiments import bc, iql, load_run, rebrac, sac, td3bc
 from reverie.experiments.data import compose, open_dataset, parse_data
+from reverie.experiments.watch import film_dump
 
 
 def test_losses_by_hand():
@@ -167,6 +168,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_a_dump(tmp_path, monkeypat
         td3bc.main(config("td3bc", tmp_path, "run"))
     found = checkpoint.load(tmp_path / "run" / "dump", tmp_path)
     assert found.state["batch"]["obs"].shape == (16, 10)
+    with pytest.raises(ValueError, match="has no physics states"):
+        film_dump(tmp_path / "run", tmp_path / "x.png")
 
 
 def test_rlpd_learns_from_both(tmp_path):
