@@ -19,7 +19,7 @@ pytest.importorskip("mujoco_warp", reason="needs the extra: pip install 'reverie
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("warp")]
 # A capsule that stands on the ground has its friction pyramid turned in Warp (test_agreement.py).
-STANDS = {"Ant-v5"}
+STANDS = {"Ant-v5", "AntDir-v0"}
 
 
 @pytest.mark.parametrize("task", TASKS)
