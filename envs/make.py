@@ -82,7 +82,7 @@ def make(
     `env_id`: `reverie/HalfCheetah-v5`; a bare `HalfCheetah-v5` takes the same native task unless
     `backend="gymnasium"`; `my_module:reverie/MyTask-v0` imports your module, which registers it;
     any other gymnasium id (`my_pkg:MyEnv-v0`) goes through an adapter.
-    `threads`: of the physics, None for every CPU the process may use. `max_episode_steps`: None
+    `threads`: of the native physics, None for every CPU it may use. `max_episode_steps`: None
     for the task's own limit, 0 for none. `context`: `{"gravity": [4.9, 9.8]}`, every combination,
     or `Contexts`; world i plays row i mod K. `streams` [N]: which start states each world follows;
     by default the worlds of a group of K start alike. `device="cuda"`: MuJoCo Warp (extra
@@ -115,6 +115,8 @@ def make(
             "options": options,
         }
         if not on_warp:
+            if warp is not None:
+                raise ValueError("warp= is for device='cuda' or backend='warp', this is the CPU")
             return TaskEnv(task, num_envs, threads=threads, dtype=dtype, rng=rng, **common)
         if backend == "native" or rng != "counter" or dtype != torch.float32:
             raise ValueError(

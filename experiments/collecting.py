@@ -127,6 +127,8 @@ def open_policy(name: str, act_dim: int, seed: int) -> Any:
     """Return the policy of a name that `CollectOptions.policy` takes."""
     if name == "random":
         return RandomPolicy(act_dim, seed=stream_seed(seed, "random policy"))
+    if name.startswith(zoo.PREFIX):
+        return zoo.load(name.removeprefix(zoo.PREFIX), seed=seed)
     loaded = load_policy(name)
     inner: Any = getattr(loaded.policy, "agent", loaded.policy)
     if hasattr(inner, "acting"):  # its exploration noise is the dataset's, not the run's

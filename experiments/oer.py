@@ -1,7 +1,6 @@
 """Learn a family's tasks one after the other from offline data: OER and its controls."""
 
 import json
-import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,12 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tyro.conf import OmitArgPrefixes
 
 from ..agents import Policy
 from ..agents.dynamics import DynamicsConfig, DynamicsEnsemble
-from ..agents.networks import DeterministicActor, flatten, initialise, step
+from ..agents.oer.distilled import Actor, Frozen
 from ..agents.oer.learner import OER, OERConfig
 from ..agents.oer.policy import ContinualPolicy, TaskPolicy
 from ..agents.oer.selectors import SELECTORS, Pick
@@ -28,7 +27,7 @@ from . import continual, zoo
 from .collecting import CollectOptions, collect
 from .config import RunOptions
 from .evaluation import Evaluation, evaluate
-from .offline import require_same
+from .offline import require_finite, require_same
 from .offpolicy import EVAL_SEED
 from .process import Interrupted, check_device, use_threads
 from .result import Result
@@ -114,66 +113,6 @@ PRESETS = {
     "fine-tuning": Config(memory="none", agent=OERConfig(dbc=False)),
     "distilled": Config(memory="distilled"),
 }
-
-
-class Frozen:
-    """Small policies, one for each finished task, that nothing changes any more."""
-
-    def __init__(self, obs_dim: int, act_dim: int, hidden: tuple[int, ...], tasks: int) -> None:
-        self.hidden = hidden
-        with torch.random.fork_rng(devices=[]):
-            self.nets = [DeterministicActor(obs_dim, act_dim, hidden) for _ in range(tasks)]
-        for net in self.nets:
-            initialise(net, generator(0, "distilled"))
-        self.mean, self.std = torch.zeros(tasks, obs_dim), torch.ones(tasks, obs_dim)
-        self.done = 0
-
-    def distil(self, task: int, data: Dataset, learner: OER, steps: int, seed: int) -> None:
-        """Clone the task's learner on its data's states."""
-        net, states = self.nets[task], data.all.obs
-        self.mean[task], self.std[task] = data.moments()
-        initialise(net, generator(seed, f"distilled {task}"))
-        optimizer = torch.optim.Adam([flatten(net)], lr=1e-3, fused=True)
-        draws = generator(seed, f"distilled draws {task}")
-        for _ in range(steps):
-            obs = states[torch.randint(len(states), (256,), generator=draws)]
-            target = learner.act(obs)
-            loss = (net((obs - self.mean[task]) / self.std[task]) - target).square().mean()
-            step(optimizer, loss)
-        self.done = task + 1
-
-    @property
-    def bytes(self) -> int:
-        """Size of what is kept."""
-        one = sum(p.numel() for p in self.nets[0].parameters()) + 2 * self.mean.shape[1]
-        return 4 * one * self.done
-
-    def state_dict(self) -> dict[str, Any]:
-        """Networks and scales."""
-        nets = [net.state_dict() for net in self.nets]
-        return {"nets": nets, "mean": self.mean, "std": self.std, "done": self.done}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict`."""
-        for net, kept in zip(self.nets, state["nets"], strict=True):
-            net.load_state_dict(kept)
-        self.mean, self.std, self.done = state["mean"], state["std"], int(state["done"])
-
-
-class Actor:
-    """A network on standardised observations; a `Policy`."""
-
-    def __init__(self, net: nn.Module, mean: Tensor, std: Tensor) -> None:
-        self.net, self.mean, self.std = net, mean, std
-
-    def initial_state(self, n: int) -> tuple[Any, ...]:
-        """Return (): no memory."""
-        return ()
-
-    @torch.no_grad()
-    def act(self, obs: Tensor, state: Any, *, explore: bool) -> tuple[Tensor, Any]:
-        """Return actions for raw observations."""
-        return self.net((obs - self.mean) / self.std), state
 
 
 def task_data(c: Config, task: int, threads: int) -> Dataset:
@@ -274,11 +213,7 @@ def train(
         batch = datasets[task].sample(c.batch_size)
         metrics = learner.update(batch)
         run.tick(1)
-        bad = [name for name, value in metrics.items() if not math.isfinite(value)]
-        if bad:
-            fields = {**batch._asdict(), "extra": dict(batch.extra)}
-            dump = {"learner": learner.state_dict(), "batch": fields}
-            run.dump(dump, f"{', '.join(bad)} not finite")
+        require_finite(run, metrics, learner, batch)
         if run.due(run.options.log_every):
             run.log({**metrics, "task": task})
             run.log_time()
@@ -347,29 +282,13 @@ def close(
         run.log(row, kind="selection")
 
 
-class _Mu:
-    """The learner's mu as a `Policy`."""
-
-    def __init__(self, learner: OER) -> None:
-        self.learner = learner
-
-    def initial_state(self, n: int) -> tuple[Any, ...]:
-        """Return (): no memory."""
-        return ()
-
-    def act(self, obs: Tensor, state: Any, *, explore: bool) -> tuple[Tensor, Any]:
-        """Return mu's actions."""
-        return self.learner.act(obs), state
-
-
 def visited(learner: OER, judge: BatchEnv) -> Tensor:
     """Return the states [M, O] of one real episode of mu in every world of a judge."""
-    obs, policy, rows = judge.reset(EVAL_SEED + 1_000_000), _Mu(learner), []
+    obs, rows = judge.reset(EVAL_SEED + 1_000_000), []
     running = torch.ones(judge.num_envs, dtype=torch.bool)
     while bool(running.any()):
         rows.append(obs[running])
-        action, _ = policy.act(obs, (), explore=False)
-        batch, valid, obs = advance(judge, obs, action)
+        batch, valid, obs = advance(judge, obs, learner.act(obs))
         running &= (batch.terminated + batch.truncated == 0) & valid
     return torch.cat(rows)
 

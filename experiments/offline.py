@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from ..agents import Agent
+from ..agents import Agent, Metrics
 from ..agents.standardised import Standardised
-from ..buffers import Card, Source
+from ..buffers import Card, Source, Transitions
 from ..buffers.dataset import digest
 from ..envs import BatchEnv, make
 from ..envs.contexts import parse_contexts
@@ -94,6 +94,15 @@ def require_same(run: Run, digests: list[str]) -> None:
         run.note(**{name: value})
 
 
+def require_finite(run: Run, metrics: Metrics, learner: Any, batch: Transitions) -> None:
+    """Stop the run with a dump of learner and batch if a metric is not finite."""
+    bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+    if bad:
+        fields = {**batch._asdict(), "extra": dict(batch.extra)}
+        dump = {"agent": learner.state_dict(), "batch": fields}
+        run.dump(dump, f"{', '.join(bad)} not finite")
+
+
 def train(
     run: Run, agent: Agent, source: Source, judge: BatchEnv, config: Any, card: Card | None
 ) -> Evaluation:
@@ -116,12 +125,7 @@ def train(
         run.tick(1)
         logging = run.due(run.options.log_every)
         if on_host or logging:  # reading one is a sync on a GPU
-            bad = [name for name, value in metrics.items() if not math.isfinite(value)]
-            if bad:
-                fields = {**batch._asdict(), "extra": dict(batch.extra)}
-                run.dump(
-                    {"agent": agent.state_dict(), "batch": fields}, f"{', '.join(bad)} not finite"
-                )
+            require_finite(run, metrics, agent, batch)
         if logging:
             run.log(metrics)
             run.log_time()

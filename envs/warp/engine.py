@@ -1,4 +1,4 @@
-"""MuJoCo Warp under the `Physics` contract: N worlds on one device, their fields as torch views."""
+"""MuJoCo Warp: N worlds on one device, their fields as torch views, resets by mask."""
 
 from collections.abc import Sequence
 from types import SimpleNamespace

@@ -284,6 +284,8 @@ def test_bad_input_is_told():
         make("Hopper-v5", 1, backend="warp", device=DEVICE, rng="gymnasium")
     with pytest.raises(ValueError, match="float32"):
         make("Hopper-v5", 1, backend="warp", device=DEVICE, dtype=torch.float64)
+    with pytest.raises(ValueError, match="this is the CPU"):
+        make("Hopper-v5", 1, warp=settings())
     with pytest.raises(ValueError, match="another package's"):
         make("CartPole-v1", 1, device="cuda")
 
