@@ -7,7 +7,9 @@ from pathlib import Path
 
 from ..agents.seeding import stream_seed
 from ..buffers import Dataset, ReplayBuffer, Source, load_dataset, mix
+from ..buffers.dataset import digest
 from ..buffers.formats import load_hdf5, load_minari
+from .run import Run
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,18 @@ def open_datasets(parts: Sequence[Part], seed: int, env: str | None = None) -> l
     return [open_dataset(p, stream_seed(seed, f"data {i}"), env) for i, p in enumerate(paths)]
 
 
+def require_same(run: Run, datasets: Sequence[Dataset]) -> None:
+    """Note the digests of a run's data; ValueError where it was begun with other data."""
+    for i, data in enumerate(datasets):
+        name, value = f"data {i}", digest(data.rows)
+        if (old := run.noted.get(name, value)) != value:
+            raise ValueError(
+                f"{run.path} was begun with {name} {old[:12]}, and this is {value[:12]}: it cannot "
+                "go on with other data"
+            )
+        run.note(**{name: value})
+
+
 def compose(
     parts: Sequence[Part], datasets: Sequence[Dataset], replay: ReplayBuffer | None
 ) -> Source:
@@ -64,4 +78,7 @@ def compose(
         if source is None:
             raise ValueError("--data replay: there is no replay buffer here")
         sources.append((source, part.share))
+    widths = {(s.layout.obs_dim, s.layout.act_dim) for s in (replay, *datasets) if s is not None}
+    if len(widths) > 1:
+        raise ValueError(f"--data: parts of different (obs, action) widths {sorted(widths)}")
     return sources[0][0] if len(sources) == 1 else mix(sources)

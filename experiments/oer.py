@@ -26,8 +26,9 @@ from ..envs.names import unknown
 from . import continual, zoo
 from .collecting import CollectOptions, collect
 from .config import RunOptions
+from .data import require_same
 from .evaluation import Evaluation, evaluate
-from .offline import require_finite, require_same
+from .offline import require_finite
 from .offpolicy import EVAL_SEED
 from .process import Interrupted, check_device, use_threads
 from .result import Result
@@ -180,7 +181,7 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
     label = f"oer-{family}-{c.memory}-{c.selector}-s{c.seed}"
     with Run("oer", c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
         run.note(**judges[0].notes)
-        require_same(run, [d.card.sha256 for d in datasets])
+        require_same(run, datasets)
         judged = train(run, c, learner, frozen, datasets, judges)
     return Result(run.path, run.step, judged)
 

@@ -10,10 +10,9 @@ import torch
 from ..agents import Agent, Metrics
 from ..agents.standardised import Standardised
 from ..buffers import Card, Source, Transitions
-from ..buffers.dataset import digest
 from ..envs import BatchEnv, make
 from ..envs.contexts import parse_contexts
-from .data import compose, open_datasets, parse_data
+from .data import compose, open_datasets, parse_data, require_same
 from .evaluation import Evaluation, evaluate
 from .offpolicy import EVAL_SEED
 from .process import Interrupted, check_device, use_threads
@@ -50,7 +49,7 @@ def run_offline(method: str, build: Build, config: Any, resume: bool) -> Result:
             "(`reverie collect` makes one)"
         )
     datasets = open_datasets(parts, c.seed, c.env)
-    digests = [digest(d.rows) for d in datasets]
+    given = datasets
     card = datasets[0].card
     own = judged_as(dataclasses.replace(c, env=None, context=(), env_options={}), card)
     c = judged_as(c, card)
@@ -77,21 +76,9 @@ def run_offline(method: str, build: Build, config: Any, resume: bool) -> Result:
     label = f"{method}-{c.env.split('/')[-1]}-s{c.seed}"
     with Run(method, c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
         run.note(**judge.notes)
-        require_same(run, digests)
+        require_same(run, given)
         judged = train(run, learner, source, judge, c, card if alike else None)
     return Result(run.path, run.step, judged)
-
-
-def require_same(run: Run, digests: list[str]) -> None:
-    """Note the digests of a run's data; ValueError where it was begun with other data."""
-    for i, value in enumerate(digests):
-        name = f"data {i}"
-        if (old := run.noted.get(name, value)) != value:
-            raise ValueError(
-                f"{run.path} was begun with {name} {old[:12]}, and this is {value[:12]}: it cannot "
-                "go on with other data"
-            )
-        run.note(**{name: value})
 
 
 def require_finite(run: Run, metrics: Metrics, learner: Any, batch: Transitions) -> None:

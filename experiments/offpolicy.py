@@ -11,7 +11,7 @@ from ..agents.seeding import stream_seed
 from ..buffers import Layout, ReplayBuffer, Source, Transitions
 from ..envs import BatchEnv, make
 from ..envs.contexts import parse_contexts
-from .data import compose, open_datasets, parse_data
+from .data import compose, open_datasets, parse_data, require_same
 from .evaluation import Evaluation, evaluate
 from .process import Interrupted, check_device, use_threads
 from .result import Result
@@ -46,6 +46,7 @@ def run_agent(method: str, agent_class: Any, config: Any, resume: bool) -> Resul
     source = compose(parts, datasets, buffer)
     label = f"{method}-{c.env.split('/')[-1]}-s{c.seed}"
     with Run(method, c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
+        require_same(run, datasets)
         judged = train(run, agent, env, judge, buffer, source, c)
     return Result(run.path, run.step, judged)
 

@@ -212,3 +212,15 @@ def test_a_score_is_of_the_datas_own_worlds_only(tmp_path):
     data.head(300).save(tmp_path / "d")
     with pytest.raises(ValueError, match="cannot go on with other data"):
         bc.main(own, resume=True)
+
+
+def test_a_run_on_halves_wants_data_that_fits_and_stays(tmp_path):
+    options = config("sac-rlpd", tmp_path, "run", steps=300)
+    with pytest.raises(ValueError, match="different"):
+        sac.main(dataclasses.replace(options, env="reverie/Hopper-v5"))
+    load_dataset(offline_data()).save(tmp_path / "d")
+    own = dataclasses.replace(options, data=("replay:0.5", f"dataset:{tmp_path}/d:0.5"))
+    sac.main(own)
+    load_dataset(offline_data()).head(300).save(tmp_path / "d")
+    with pytest.raises(ValueError, match="cannot go on with other data"):
+        sac.main(dataclasses.replace(own, steps=660), resume=True)
