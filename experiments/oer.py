@@ -77,8 +77,8 @@ class Config:
     """hidden layers of a distilled policy"""
     distilled_steps: int = 2000
     """gradient steps of a distillation"""
-    fidelity: bool = False
-    """also log how far real rollouts of the policy lie from the memory (plays the tasks)"""
+    fidelity: tuple[str, ...] = ()
+    """selectors of which to log how far real rollouts of mu lie from what each picks"""
     agent: OERConfig = field(default_factory=OERConfig)
     """the learner"""
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
@@ -157,8 +157,9 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
     check_device(c.run.device)
     if c.run.device != "cpu":
         raise ValueError(f"OER learns on the CPU in this version, got device={c.run.device!r}")
-    if c.selector not in SELECTORS:
-        raise unknown("selector", c.selector, SELECTORS)
+    for selector in (c.selector, *c.fidelity):
+        if selector not in SELECTORS:
+            raise unknown("selector", selector, SELECTORS)
     n = len(members(c.env, c.members))
     if not 1 <= c.tasks <= n or not c.task_steps >= 1:
         raise ValueError(f"tasks={c.tasks} of the {n} members, task_steps={c.task_steps}")
@@ -199,6 +200,7 @@ def train(
     Raises Interrupted after saving, Diverged after a dump when a metric is not finite.
     """
     matrix: list[list[float]] = []
+    distances: list[dict[str, float]] = []
     judged: Evaluation | None = None
     state = run.restore()
     if state is not None:
@@ -207,6 +209,7 @@ def train(
         frozen.load_state_dict(kept["frozen"])
         datasets[learner.task].load_state_dict(kept["data"])
         matrix = [list(row) for row in kept["matrix"]]
+        distances = [dict(row) for row in kept["distances"]]
     while run.step < c.steps:
         task = run.step // c.task_steps
         if task != learner.task:
@@ -219,22 +222,23 @@ def train(
             run.log({**metrics, "task": task})
             run.log_time()
         if run.step % c.task_steps == 0:
-            close(run, c, learner, frozen, datasets[task], judges[task])
+            distances.append(close(run, c, learner, frozen, datasets[task], judges[task]))
             judged, now = judge_all(c, learner, frozen, datasets, judges)
             matrix.append(now)
-            run.log(report(c, matrix, datasets, learner, frozen), kind="task")
+            run.log(report(c, matrix, distances, datasets, learner, frozen), kind="task")
         if run.due(run.options.eval_every):
             if run.step % c.task_steps:
                 judged, now = judge_all(c, learner, frozen, datasets, judges)
                 run.log(returns_of(now, task), kind="eval")
             else:
-                run.log(report(c, matrix, datasets, learner, frozen), kind="eval")
+                run.log(report(c, matrix, distances, datasets, learner, frozen), kind="eval")
         if run.due(run.options.checkpoint_every) or run.stopping:
             saved = {
                 "learner": learner.state_dict(),
                 "frozen": frozen.state_dict(),
                 "data": datasets[learner.task].state_dict(),
                 "matrix": matrix,
+                "distances": distances,
             }
             run.save({"agent": saved})
             if run.stopping and run.step < c.steps:
@@ -246,41 +250,54 @@ def train(
 
 def close(
     run: Run, c: Config, learner: OER, frozen: Frozen, data: Dataset, judge: BatchEnv
-) -> None:
-    """End the current task: choose what is kept of it, and keep it."""
+) -> dict[str, float]:
+    """End the current task: choose what is kept of it, and keep it; return `distances`."""
     task, seed = learner.task, c.seed
     learner.settle()
     some = torch.randint(len(data), (1000,), generator=generator(seed, f"anchor {task}"))
     learner.anchor(data.gather(some).obs)
     if c.memory == "distilled":
         frozen.distil(task, data, learner, c.distilled_steps, seed)
-    if c.memory != "replay":
-        return
     model = None
-    if c.selector in NEEDS_MODEL:
+    kept = (c.selector,) if c.memory == "replay" else ()
+    if {*kept, *c.fidelity} & {*NEEDS_MODEL}:
         shape = data.layout.obs_dim, data.layout.act_dim
         model = DynamicsEnsemble(*shape, c.dynamics, seed=stream_seed(seed, f"models {task}"))
         source = data.select(torch.arange(len(data)), seed=stream_seed(seed, f"fit {task}"))
         model.fit(source, data.all)
-    pick = Pick(
+    for selector in kept:
+        picked = pick(c, learner, data, judge, model, selector)
+        rows = data.gather(SELECTORS[selector](picked))
+        learner.remember(rows.obs, rows.action)
+        if picked.report:
+            run.log({f"select_{k}": v for k, v in picked.report.items()}, kind="selection")
+    if not c.fidelity:
+        return {}
+    states = visited(learner, judge)
+    picks = {s: SELECTORS[s](pick(c, learner, data, judge, model, s)) for s in c.fidelity}
+    return {s: fidelity(states, data.gather(rows).obs, data) for s, rows in picks.items()}
+
+
+def pick(
+    c: Config,
+    learner: OER,
+    data: Dataset,
+    judge: BatchEnv,
+    model: DynamicsEnsemble | None,
+    selector: str,
+) -> Pick:
+    """Return what a selector may look at, at the end of the current task."""
+    return Pick(
         data=data,
         budget=c.budget,
-        generator=generator(seed, f"select {task}"),
+        generator=generator(c.seed, f"select {learner.task}"),
         act=learner.act,
         model=model,
         td_error=lambda rows: learner.td_error(data.gather(rows)),
-        visited=visited(learner, judge) if c.selector == "online" else None,
+        visited=visited(learner, judge) if selector == "online" else None,
         gate=c.gate,
         match=c.match,
     )
-    chosen = SELECTORS[c.selector](pick)
-    kept = data.gather(chosen)
-    learner.remember(kept.obs, kept.action)
-    row: dict[str, float] = {f"select_{k}": v for k, v in pick.report.items()}
-    if c.fidelity:
-        row["fidelity"] = fidelity(visited(learner, judge), kept.obs, data)
-    if row:
-        run.log(row, kind="selection")
 
 
 def visited(learner: OER, judge: BatchEnv) -> Tensor:
@@ -333,6 +350,7 @@ def returns_of(returns: list[float], task: int) -> dict[str, float]:
 def report(
     c: Config,
     matrix: list[list[float]],
+    distances: list[dict[str, float]],
     datasets: list[Dataset],
     learner: OER,
     frozen: Frozen,
@@ -341,6 +359,8 @@ def report(
     n = len(matrix)
     row = returns_of(matrix[-1], n - 1)
     row["bytes"] = frozen.bytes if c.memory == "distilled" else learner.bytes
+    for name in c.fidelity:
+        row[f"distance_{name}"] = float(np.mean([far[name] for far in distances]))
     cards = [d.card for d in datasets[:n]]
     if all(card.has_references for card in cards):
         low = np.array([card.random_return for card in cards], float)

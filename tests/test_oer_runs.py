@@ -19,7 +19,7 @@ def rows(path, kind):
 
 
 def test_the_matrix_has_a_row_for_each_task_and_the_memory_its_size(tmp_path):
-    options = config("oer", tmp_path, "run", fidelity=True)
+    options = config("oer", tmp_path, "run", fidelity=("random", "online"))
     result = oer.main(options)
     matrix = oer.matrix_of(result.path)
     assert matrix.shape == (2, 2) and np.isfinite(matrix).all()
@@ -30,8 +30,10 @@ def test_the_matrix_has_a_row_for_each_task_and_the_memory_its_size(tmp_path):
     assert [row["tasks_met"] for row in tasks] == [1, 2]
     chosen = rows(result.path, "selection")
     assert len(chosen) == 2
-    assert all({"select_gate_fired", "select_snap", "select_filled", "fidelity"} <= row.keys()
+    assert all({"select_gate_fired", "select_snap", "select_filled"} <= row.keys()
                for row in chosen)  # fmt: skip
+    final = rows(result.path, "eval")[-1]
+    assert final["distance_online"] < final["distance_random"] == tasks[-1]["distance_random"]
     notes = json.loads((result.path / "stamp.json").read_text())["notes"]
     assert len(notes["data 0"]) == 64 and notes["data 0"] != notes["data 1"]
 
