@@ -73,6 +73,8 @@ class Config:
     """MBES follows the data where models disagree by more than this times the usual; None never"""
     match: Literal["state", "model"] = "state"
     """MBES snaps to the predicted state, or to predicted successors"""
+    revisit: Literal["next", "stop"] = "next"
+    """where the nearest row is taken, MBES takes the next free one, or ends the chain (authors)"""
     distilled_hidden: tuple[int, ...] = (64, 64)
     """hidden layers of a distilled policy"""
     distilled_steps: int = 2000
@@ -297,6 +299,7 @@ def pick(
         visited=visited(learner, judge) if selector == "online" else None,
         gate=c.gate,
         match=c.match,
+        revisit=c.revisit,
     )
 
 

@@ -1,6 +1,7 @@
 """OER: the specification's exact tests 1 to 7, and the point mass that must not be forgotten."""
 
 import copy
+import itertools
 
 import numpy as np
 import pytest
@@ -84,17 +85,18 @@ def pick(data, budget=10, **kwargs):
     return Pick(data=data, budget=budget, generator=torch.Generator().manual_seed(0), **kwargs)
 
 
+@pytest.mark.parametrize("revisit", ["next", "stop"])
 @pytest.mark.parametrize("gain", [1.0, 1.1])
-def test_snapping_to_the_data_kills_the_models_drift(gain):
+def test_snapping_to_the_data_kills_the_models_drift(gain, revisit):
     def always(obs):
         return torch.full((len(obs), 1), 0.2)
 
     data = line()
-    p = pick(data, act=always, model=Exact(gain))
+    p = pick(data, act=always, model=Exact(gain), revisit=revisit)
     rows = mbes(p)
     states = data.all.obs[rows, 0].sort().values
     assert torch.allclose(states, torch.arange(0, 1.81, 0.2), atol=1e-5)
-    assert p.report["gate_fired"] == 0 and p.report["filled"] == 0
+    assert p.report["gate_fired"] == 0 and p.report["starts"] == 0.1
     assert (p.report["snap"] > 1e-3) == (gain == 1.1)
 
 
@@ -108,25 +110,50 @@ def test_the_gate_follows_the_data_where_the_models_disagree():
     assert p.report["gate_fired"] == 1
 
 
-def test_a_chain_ends_with_its_episode():
-    """Two episodes side by side: a policy that would walk over the end does not."""
+def test_a_chain_ends_with_its_episode_or_goes_on_by_the_model():
+    """Two episodes side by side: a policy that would walk over the end does so by prediction."""
     data = line()
     flags = data.all.truncated.clone()
     flags[9] = 1
     cut = Dataset.of(data.all._replace(truncated=flags), data.card)
-    p = pick(cut, budget=8, act=lambda o: torch.full((len(o), 1), 0.05), model=Exact())
-    generator = p.generator.get_state()
-    rows = mbes(p, chains=1)
-    first = int(rows[0])
-    ahead = list(range(first, 10 if first == 0 else 10 + 8))
-    assert rows.tolist()[: len(ahead)] == ahead[: len(rows)]
-    assert generator is not None
+    for seed in range(4):
+        ways = {"act": lambda o: torch.full((len(o), 1), 0.05), "model": Exact(), "budget": 8}
+        p = pick(cut, revisit="stop", **ways)
+        p.generator.manual_seed(seed)
+        rows = mbes(p, chains=1).tolist()
+        assert rows[0] in (0, 10) and rows == list(range(rows[0], rows[0] + 8))
+        p = pick(cut, revisit="stop", **{**ways, "budget": 12})
+        p.generator.manual_seed(seed)
+        rows = mbes(p, chains=1).tolist()
+        assert rows == (list(range(10, 22)) if rows[0] else [*range(10), 10, 11])
+        p = pick(cut, revisit="next", **{**ways, "budget": 12})
+        p.generator.manual_seed(seed)
+        assert mbes(p).tolist() == list(range(rows[0], rows[0] + 12))
 
 
-def test_it_ends_when_nothing_new_can_be_reached():
+@pytest.mark.parametrize("revisit", ["next", "stop"])
+def test_it_ends_when_nothing_new_can_be_reached(revisit):
     """A policy that stays where it is: the budget is filled from other starts."""
-    p = pick(line(), budget=41, act=lambda o: torch.zeros(len(o), 1), model=Exact())
+    p = pick(line(), 41, act=lambda o: torch.zeros(len(o), 1), model=Exact(), revisit=revisit)
     assert sorted(mbes(p).tolist()) == list(range(41))
+
+
+def test_many_short_episodes_do_not_crowd_the_policys_path_out():
+    """100 episodes that end at once, 2 that go all the way: a policy that walks keeps the way."""
+    data = line().all
+    short = data._replace(**{k: getattr(data, k)[:3].clone() for k in data._fields if k != "extra"})
+    short.truncated[-1] = 1
+    parts = [short] * 100 + [data] * 2
+    names = [k for k in data._fields if k != "extra"]
+    joined = data._replace(**{k: torch.cat([getattr(part, k) for part in parts]) for k in names})
+    both = Dataset.of(joined, Card(env="line"))
+    far = {}
+    for revisit in ("next", "stop"):
+        act, model = (lambda o: torch.full((len(o), 1), 0.05)), Exact()
+        p = pick(both, budget=41, act=act, model=model, revisit=revisit)
+        kept = both.all.obs[mbes(p)]
+        far[revisit] = float(torch.cdist(data.obs, kept).min(1).values.mean())
+    assert far["next"] < 1e-5 < 0.3 < far["stop"]
 
 
 # -- 4, 5: dual behaviour cloning
@@ -204,7 +231,7 @@ def test_without_replay_the_first_task_is_forgotten():
     def error(config, remember):
         learner = learned(config, steps=(1200, 1200), remember=remember)
         obs = two_tasks()[0].all.obs[:500]
-        return float((learner.policy(obs, 0) - wanted(0, obs)).square().mean())
+        return float((learner.policy(obs, 0) - wanted(0, obs)).square().mean().detach())
 
     td3 = TD3Config(hidden=(32, 32), bc_alpha=20.0, lr=1e-3)
     kept = error(OERConfig(td3=td3, lr=1e-3), 200)

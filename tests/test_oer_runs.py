@@ -30,7 +30,7 @@ def test_the_matrix_has_a_row_for_each_task_and_the_memory_its_size(tmp_path):
     assert [row["tasks_met"] for row in tasks] == [1, 2]
     chosen = rows(result.path, "selection")
     assert len(chosen) == 2
-    assert all({"select_gate_fired", "select_snap", "select_filled"} <= row.keys()
+    assert all({"select_gate_fired", "select_snap", "select_starts"} <= row.keys()
                for row in chosen)  # fmt: skip
     final = rows(result.path, "eval")[-1]
     assert final["distance_online"] < final["distance_random"] == tasks[-1]["distance_random"]

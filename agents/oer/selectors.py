@@ -33,6 +33,7 @@ class Pick:
     gate: float | None = 2.0  # MBES: lambda of the disagreement, None for no gate
     match: str = "state"  # MBES: to the predicted state, or "model" to predicted successors
     member: bool = True  # MBES: predict by one member, False by the mean of all
+    revisit: str = "next"  # MBES: where the nearest row is taken, the next free one, or "stop"
     report: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -150,79 +151,80 @@ def online(p: Pick) -> Tensor:
     return torch.tensor(chosen)
 
 
-def mbes(p: Pick, chains: int = 10, length: int = 1000) -> Tensor:
+def mbes(p: Pick, chains: int = 10) -> Tensor:
     """Model-based experience selection: follow the policy through the data, by the model.
 
     From an episode's first state on: predict where the policy's action leads, snap to the nearest
     state of the data, keep that row and go on from there, so that errors never compound. Where
     the models disagree (`gate` times their mean disagreement on the data) the chain follows the
-    data's own next row. A chain ends at an episode's end and at a row that is already chosen.
+    data's own next row. With `revisit="next"` taken rows are no candidates, and as many chains
+    run as whole episodes fit the budget; with "stop" (the authors') a chain ends at a taken row.
     """
     act = _need(p.act, "mbes", "the policy")
     model = _need(p.model, "mbes", "dynamics models")
     data, batch = p.data, p.data.all
     states, mean, std = p.states()
-    squares = states.square().sum(1)
     ends = data.ends
     some = torch.randperm(len(data), generator=p.generator)[: min(len(data), 2048)]
     usual = float(model.disagreement(batch.obs[some], batch.action[some]).mean())
     limit = float("inf") if p.gate is None else p.gate * usual
+    targets, shift = states, 0
+    barred = torch.zeros(len(data))  # added to the distances: inf for no candidate
     if p.match == "model":
         follows = scored(p, lambda r: model.sample(batch.obs[r], batch.action[r], member=False)[0])
-        targets = (follows - mean) / std
-        squares = targets.square().sum(1)
-    else:
-        targets = states
-    taken = torch.zeros(len(data), dtype=torch.bool)
+        targets, shift = (follows - mean) / std, 1  # what is kept is the row after the match
+        barred[ends] = torch.inf  # whose successor would be another episode's
+    squares = targets.square().sum(1)
+    episodes = data.episodes()
+    firsts = torch.tensor([first for first, _ in episodes])
+    length = max(end - first for first, end in episodes)
+    on = p.revisit == "next"
+    if on:
+        chains = max(1, round(p.size / length))
+    free = torch.ones(len(data), dtype=torch.bool)
     chosen: list[int] = []
-    fired = asked = fruitless = 0
+    starts = fired = asked = 0
     snaps: list[float] = []
-    firsts = torch.tensor([first for first, _ in data.episodes()])
 
-    def take(rows: list[int]) -> list[int]:
-        fresh = []
-        for i in rows:
-            if not taken[i] and len(chosen) < p.size:
-                taken[i] = True
-                chosen.append(i)
-                fresh.append(i)
-        return fresh
+    def take(i: int) -> bool:
+        """Keep a row, if it is free and the budget is not full; return whether."""
+        if not free[i] or len(chosen) == p.size:
+            return False
+        free[i] = False
+        chosen.append(i)
+        if on and i >= shift:
+            barred[i - shift] = torch.inf
+        return True
 
-    while len(chosen) < p.size and fruitless < 3:
-        before = len(chosen)
-        pool = firsts if fruitless == 0 else torch.arange(len(data))
-        starts = pool[torch.randperm(len(pool), generator=p.generator)][: max(chains, len(firsts))]
-        for group in torch.split(starts, chains):
-            at = take(group.tolist())
-            for _ in range(length):
-                if not at or len(chosen) >= p.size:
-                    break
-                rows = torch.tensor(at)
-                action = act(batch.obs[rows])
-                predicted, _ = model.sample(batch.obs[rows], action, member=p.member)
-                sure = model.disagreement(batch.obs[rows], action) <= limit
-                query = (predicted - mean) / std
-                distance = squares - 2 * query @ targets.T
-                if p.match == "model":
-                    distance[:, ends] = torch.inf  # its successor would be another episode's
-                nearest = distance.argmin(1)
-                gap = (distance.gather(1, nearest[:, None])[:, 0] + query.square().sum(1)).clamp(0)
-                snaps += gap.sqrt()[sure].tolist()
-                if p.match == "model":
-                    nearest = nearest + 1
-                asked, fired = asked + len(at), fired + int((~sure).sum())
-                following = torch.where(sure, nearest, rows + 1)
-                at = take(following[~ends[rows]].tolist())
-        fruitless = fruitless + 1 if len(chosen) == before else fruitless
-    filled = p.size - len(chosen)
-    if filled:
-        free = (~taken).nonzero().flatten()
-        rest = free[torch.randperm(len(free), generator=p.generator)[:filled]]
-        chosen += rest.tolist()
+    while len(chosen) < p.size:
+        pool = firsts[free[firsts]] if free[firsts].any() else free.nonzero().flatten()
+        drawn = pool[torch.randperm(len(pool), generator=p.generator)][:chains]
+        at = [i for i in drawn.tolist() if take(i)]
+        starts += len(at)
+        for _ in range(length - 1):
+            if not on:
+                at = [i for i in at if not ends[i]]
+            if not at or len(chosen) == p.size:
+                break
+            obs = batch.obs[at]
+            action = act(obs)
+            query = (model.sample(obs, action, member=p.member)[0] - mean) / std
+            sure = (model.disagreement(obs, action) <= limit).tolist()
+            distances = squares - 2 * query @ targets.T
+            asked, fired = asked + len(at), fired + sure.count(False)
+            before, at = at, []
+            for i, known, q, distance in zip(before, sure, query, distances, strict=True):
+                following = i + 1
+                if known:
+                    gap, nearest = (distance + barred).min(0)
+                    following = int(nearest) + shift
+                    snaps.append(float((gap + q.square().sum()).clamp(0).sqrt()))
+                if (known or not ends[i]) and following < len(data) and take(following):
+                    at.append(following)
     p.report.update(
         gate_fired=fired / max(asked, 1),
         snap=sum(snaps) / max(len(snaps), 1),
-        filled=filled / max(p.size, 1),
+        starts=starts / max(p.size, 1),
     )
     return torch.tensor(chosen)
 
