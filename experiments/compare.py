@@ -70,7 +70,7 @@ def put(values: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     return dict(out)
 
 
-KEYS = ("name", "seeds", "arms", "tasks", "thresholds")
+KEYS = ("name", "seeds", "arms", "tasks", "thresholds", "metrics")
 
 
 def read_suite(path: Path, out: Path) -> tuple[dict[str, Any], list[Job]]:
@@ -164,37 +164,44 @@ def write_results(jobs: Sequence[Job], results: Path) -> None:
         target.with_suffix(".json").write_text(json.dumps(stamp, indent=1) + "\n")
 
 
-def finals(jobs: Sequence[Job], arm: str, env: str) -> dict[int, float]:
-    """Return the last evaluation of each finished seed of an arm on a task."""
+def finals(jobs: Sequence[Job], arm: str, env: str, metric: str = "return") -> dict[int, float]:
+    """Return a metric in the last evaluation of each finished seed of an arm on a task."""
     out = {}
     for job in jobs:
         if (job.arm.name, job.env) == (arm, env) and job.status() == "finished":
-            out[job.seed] = float(load_run(job.path).frame()["return"][-1])
+            frame = load_run(job.path).frame()
+            if metric in frame:
+                out[job.seed] = float(frame[metric][-1])
     return out
 
 
-def table(jobs: Sequence[Job]) -> str:
-    """Return the final returns as a Markdown table: mean, t interval, IQM, seeds, other states."""
+def table(jobs: Sequence[Job], metric: str = "return") -> str:
+    """Return final values as a Markdown table: mean, t interval, IQM, seeds, other states."""
     lines = ["| task | arm | mean | 95 % t interval | IQM | seeds |", "|---|---|---|---|---|---|"]
     for env in dict.fromkeys(j.env for j in jobs):
         for arm in dict.fromkeys(j.arm.name for j in jobs):
             mine = [j for j in jobs if (j.arm.name, j.env) == (arm, env)]
-            values = np.array(list(finals(jobs, arm, env).values()))
+            values = np.array(list(finals(jobs, arm, env, metric).values()))
             other = [j.status() for j in mine if j.status() != "finished"]
             seeds = f"{len(values)}" + "".join(
                 f", {other.count(s)} {s}" for s in sorted(set(other))
             )
             if len(values) < 2:
-                mean = f"{values.mean():.1f}" if len(values) else "-"
+                mean = digits(values.mean()) if len(values) else "-"
                 lines.append(f"| {env} | {arm} | {mean} | - | - | {seeds} |")
                 continue
             t = stats.paired_t(values, np.zeros(len(values)))
             middle = float(stats.iqm(values[:, None]))
             lines.append(
-                f"| {env} | {arm} | {t.difference:.1f} | {t.low:.1f} to {t.high:.1f} | "
-                f"{middle:.1f} | {seeds} |"
+                f"| {env} | {arm} | {digits(t.difference)} | {digits(t.low)} to {digits(t.high)} | "
+                f"{digits(middle)} | {seeds} |"
             )
     return "\n".join(lines)
+
+
+def digits(x: float) -> str:
+    """Return a number for a table: one decimal of returns, three of scores."""
+    return f"{x:,.1f}" if abs(x) >= 10 else f"{x:.3f}"
 
 
 def steps_to(frame: Mapping[str, Any], threshold: float) -> float:
@@ -287,7 +294,10 @@ def main(args: Sequence[str]) -> int:
     run_all(jobs, options.jobs, options.threads)
     results = options.results / suite["name"]
     write_results(jobs, results)
-    text = table(jobs)
+    text = "\n\n".join(
+        f"Last evaluation, `{metric}`:\n\n{table(jobs, metric)}"
+        for metric in suite.get("metrics", ["return"])
+    )
     if "thresholds" in suite:
         text += "\n\nEnvironment steps until an evaluation reaches a return:\n\n"
         text += reach(jobs, suite["thresholds"])

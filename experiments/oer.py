@@ -75,6 +75,8 @@ class Config:
     """MBES snaps to the predicted state, or to predicted successors"""
     revisit: Literal["next", "stop"] = "next"
     """where the nearest row is taken, MBES takes the next free one, or ends the chain (authors)"""
+    walk: int = 2000
+    """rows that MBES visits, of which it keeps a uniform share; at least the budget"""
     distilled_hidden: tuple[int, ...] = (64, 64)
     """hidden layers of a distilled policy"""
     distilled_steps: int = 2000
@@ -300,6 +302,7 @@ def pick(
         gate=c.gate,
         match=c.match,
         revisit=c.revisit,
+        walk=c.walk,
     )
 
 
@@ -362,8 +365,11 @@ def report(
     n = len(matrix)
     row = returns_of(matrix[-1], n - 1)
     row["bytes"] = frozen.bytes if c.memory == "distilled" else learner.bytes
-    for name in c.fidelity:
-        row[f"distance_{name}"] = float(np.mean([far[name] for far in distances]))
+    far = {name: float(np.mean([d[name] for d in distances])) for name in c.fidelity}
+    row |= {f"distance_{name}": value for name, value in far.items()}
+    if {"random", "online"} <= far.keys():  # 0 is as random transitions, 1 as the oracle
+        gap = far["random"] - far["online"]
+        row |= {f"fidelity_{name}": (far["random"] - value) / gap for name, value in far.items()}
     cards = [d.card for d in datasets[:n]]
     if all(card.has_references for card in cards):
         low = np.array([card.random_return for card in cards], float)

@@ -16,6 +16,7 @@ from reverie.experiments import cli, compare, load_run
 SUITE = """
 name = "tiny"
 seeds = "0:2"
+metrics = ["return", "length", "nothing"]
 
 [[arms]]
 name = "sac"
@@ -57,6 +58,8 @@ def test_a_suite_runs_and_is_written_down(tmp_path, capsys):
     assert "0 of 6 runs are finished" in text
     for arm in ("sac", "td3-layer", "sb3"):
         assert f"| Reacher-v5 | {arm} | -" in text
+        assert f"| Reacher-v5 | {arm} | 50.0 | 50.0 to 50.0 | 50.0 | 2 |" in text
+        assert f"| Reacher-v5 | {arm} | - | - | - | 0 |" in text  # no column of that name
         for seed in (0, 1):
             target = tmp_path / "results" / "tiny" / arm / f"Reacher-v5-s{seed}.csv"
             rows = list(csv.reader(target.open()))

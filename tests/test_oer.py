@@ -80,8 +80,8 @@ def line(step=0.05, last=2.0):
     )
 
 
-def pick(data, budget=10, **kwargs):
-    return Pick(data=data, budget=budget, generator=torch.Generator().manual_seed(0), **kwargs)
+def pick(data, budget=10, seed=0, **kwargs):
+    return Pick(data=data, budget=budget, generator=torch.Generator().manual_seed(seed), **kwargs)
 
 
 @pytest.mark.parametrize("revisit", ["next", "stop"])
@@ -135,6 +135,14 @@ def test_it_ends_when_nothing_new_can_be_reached(revisit):
     """A policy that stays where it is: the budget is filled from other starts."""
     p = pick(line(), 41, act=lambda o: torch.zeros(len(o), 1), model=Exact(), revisit=revisit)
     assert sorted(mbes(p).tolist()) == list(range(41))
+
+
+def test_of_a_longer_walk_a_uniform_share_is_kept():
+    """Budget 5 of a walk of 20 rows: all of the way, not its beginning."""
+    ways = {"act": lambda o: torch.full((len(o), 1), 0.1), "model": Exact()}
+    seen = [mbes(pick(line(), 5, walk=20, seed=s, **ways)) for s in range(200)]
+    assert all(len(set(rows.tolist())) == 5 for rows in seen)
+    assert {int(r) for rows in seen for r in rows} == set(range(0, 40, 2))
 
 
 def test_many_short_episodes_do_not_crowd_the_policys_path_out():

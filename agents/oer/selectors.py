@@ -34,6 +34,7 @@ class Pick:
     match: str = "state"  # MBES: to the predicted state, or "model" to predicted successors
     member: bool = True  # MBES: predict by one member, False by the mean of all
     revisit: str = "next"  # MBES: where the nearest row is taken, the next free one, or "stop"
+    walk: int = 0  # MBES: rows that the chains visit, of which a uniform share is kept
     report: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -157,8 +158,9 @@ def mbes(p: Pick, chains: int = 10) -> Tensor:
     From an episode's first state on: predict where the policy's action leads, snap to the nearest
     state of the data, keep that row and go on from there, so that errors never compound. Where
     the models disagree (`gate` times their mean disagreement on the data) the chain follows the
-    data's own next row. With `revisit="next"` taken rows are no candidates, and as many chains
-    run as whole episodes fit the budget; with "stop" (the authors') a chain ends at a taken row.
+    data's own next row. With `revisit="next"` taken rows are no candidates, and as many chains run
+    as whole episodes are wanted; with "stop" (the authors' code) a chain ends at a taken row.
+    Where `walk` is more than the budget, the chains visit so many rows, of which some are kept.
     """
     act = _need(p.act, "mbes", "the policy")
     model = _need(p.model, "mbes", "dynamics models")
@@ -178,17 +180,18 @@ def mbes(p: Pick, chains: int = 10) -> Tensor:
     episodes = data.episodes()
     firsts = torch.tensor([first for first, _ in episodes])
     length = max(end - first for first, end in episodes)
+    wanted = min(max(p.size, p.walk), len(data))
     on = p.revisit == "next"
     if on:
-        chains = max(1, round(p.size / length))
+        chains = max(1, round(wanted / length))
     free = torch.ones(len(data), dtype=torch.bool)
     chosen: list[int] = []
     starts = fired = asked = 0
     snaps: list[float] = []
 
     def take(i: int) -> bool:
-        """Keep a row, if it is free and the budget is not full; return whether."""
-        if not free[i] or len(chosen) == p.size:
+        """Keep a row, if it is free and more are wanted; return whether."""
+        if not free[i] or len(chosen) == wanted:
             return False
         free[i] = False
         chosen.append(i)
@@ -196,7 +199,7 @@ def mbes(p: Pick, chains: int = 10) -> Tensor:
             barred[i - shift] = torch.inf
         return True
 
-    while len(chosen) < p.size:
+    while len(chosen) < wanted:
         pool = firsts[free[firsts]] if free[firsts].any() else free.nonzero().flatten()
         drawn = pool[torch.randperm(len(pool), generator=p.generator)][:chains]
         at = [i for i in drawn.tolist() if take(i)]
@@ -204,7 +207,7 @@ def mbes(p: Pick, chains: int = 10) -> Tensor:
         for _ in range(length - 1):
             if not on:
                 at = [i for i in at if not ends[i]]
-            if not at or len(chosen) == p.size:
+            if not at or len(chosen) == wanted:
                 break
             obs = batch.obs[at]
             action = act(obs)
@@ -224,8 +227,11 @@ def mbes(p: Pick, chains: int = 10) -> Tensor:
     p.report.update(
         gate_fired=fired / max(asked, 1),
         snap=sum(snaps) / max(len(snaps), 1),
-        starts=starts / max(p.size, 1),
+        starts=starts / max(wanted, 1),
     )
+    if wanted > p.size:
+        order = torch.randperm(wanted, generator=p.generator)[: p.size]
+        return torch.tensor(chosen)[order]
     return torch.tensor(chosen)
 
 
