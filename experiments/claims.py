@@ -13,6 +13,7 @@ from typing import Any
 from ..envs.names import unknown
 from . import stats
 from .cli import parse_seeds
+from .compare import digits
 
 HERE = Path(__file__).parent
 PILOT = range(100, 105)  # seeds that choose settings and never give a verdict
@@ -138,8 +139,8 @@ def judge(claim: Claim, results: Path, since: datetime | None) -> Verdict:
     t = stats.paired_t(arms[claim.better], arms[claim.than])
     means = [sum(v) / len(v) for v in arms.values()]
     detail = (
-        f"{means[0]:.1f} against {means[1]:.1f}: difference {t.difference:.1f} "
-        f"({t.low:.1f} to {t.high:.1f}), {len(seeds)} pairs"
+        f"{digits(means[0])} against {digits(means[1])}: difference {digits(t.difference)} "
+        f"({digits(t.low)} to {digits(t.high)}), {len(seeds)} pairs"
     )
     state = "stands" if t.low > 0 else "refuted" if t.high < 0 else "undecided"
     return Verdict(claim, state, detail)

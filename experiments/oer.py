@@ -60,7 +60,7 @@ class Config:
     task_steps: int = 20_000
     """gradient steps of a task"""
     seed: int = 0
-    """seed of weights, draws, noise and selection; the data's is 0"""
+    """seed of weights, draws, noise and selection; a task's data is the same for all seeds"""
     batch_size: int = 256
     """transitions per gradient step"""
     memory: Literal["replay", "none", "distilled"] = "replay"
@@ -262,48 +262,39 @@ def close(
     learner.anchor(data.gather(some).obs)
     if c.memory == "distilled":
         frozen.distil(task, data, learner, c.distilled_steps, seed)
-    model = None
+    model, states = None, None
     kept = (c.selector,) if c.memory == "replay" else ()
-    if {*kept, *c.fidelity} & {*NEEDS_MODEL}:
+    looked_at = dict.fromkeys((*kept, *c.fidelity))
+    if looked_at.keys() & {*NEEDS_MODEL}:
         shape = data.layout.obs_dim, data.layout.act_dim
         model = DynamicsEnsemble(*shape, c.dynamics, seed=stream_seed(seed, f"models {task}"))
         source = data.select(torch.arange(len(data)), seed=stream_seed(seed, f"fit {task}"))
         model.fit(source, data.all)
-    for selector in kept:
-        picked = pick(c, learner, data, judge, model, selector)
-        rows = data.gather(SELECTORS[selector](picked))
-        learner.remember(rows.obs, rows.action)
-        if picked.report:
-            run.log({f"select_{k}": v for k, v in picked.report.items()}, kind="selection")
-    if not c.fidelity:
-        return {}
-    states = visited(learner, judge)
-    picks = {s: SELECTORS[s](pick(c, learner, data, judge, model, s)) for s in c.fidelity}
-    return {s: fidelity(states, data.gather(rows).obs, data) for s, rows in picks.items()}
-
-
-def pick(
-    c: Config,
-    learner: OER,
-    data: Dataset,
-    judge: BatchEnv,
-    model: DynamicsEnsemble | None,
-    selector: str,
-) -> Pick:
-    """Return what a selector may look at, at the end of the current task."""
-    return Pick(
-        data=data,
-        budget=c.budget,
-        generator=generator(c.seed, f"select {learner.task}"),
-        act=learner.act,
-        model=model,
-        td_error=lambda rows: learner.td_error(data.gather(rows)),
-        visited=visited(learner, judge) if selector == "online" else None,
-        gate=c.gate,
-        match=c.match,
-        revisit=c.revisit,
-        walk=c.walk,
-    )
+    if c.fidelity or "online" in kept:
+        states = visited(learner, judge)
+    distances = {}
+    for selector in looked_at:
+        pick = Pick(
+            data=data,
+            budget=c.budget,
+            generator=generator(seed, f"select {task}"),
+            act=learner.act,
+            model=model,
+            td_error=lambda rows: learner.td_error(data.gather(rows)),
+            visited=states,
+            gate=c.gate,
+            match=c.match,
+            revisit=c.revisit,
+            walk=c.walk,
+        )
+        rows = data.gather(SELECTORS[selector](pick))
+        if selector in kept:
+            learner.remember(rows.obs, rows.action)
+            if pick.report:
+                run.log({f"select_{k}": v for k, v in pick.report.items()}, kind="selection")
+        if selector in c.fidelity and states is not None:
+            distances[selector] = distance(states, rows.obs, data)
+    return distances
 
 
 def visited(learner: OER, judge: BatchEnv) -> Tensor:
@@ -317,7 +308,7 @@ def visited(learner: OER, judge: BatchEnv) -> Tensor:
     return torch.cat(rows)
 
 
-def fidelity(states: Tensor, memory: Tensor, data: Dataset) -> float:
+def distance(states: Tensor, memory: Tensor, data: Dataset) -> float:
     """Return the mean distance from visited states to the nearest of a memory, z-scored."""
     mean, std = data.moments()
     pairs = torch.cdist((states - mean) / std, (memory - mean) / std)
@@ -369,7 +360,8 @@ def report(
     row |= {f"distance_{name}": value for name, value in far.items()}
     if {"random", "online"} <= far.keys():  # 0 is as random transitions, 1 as the oracle
         gap = far["random"] - far["online"]
-        row |= {f"fidelity_{name}": (far["random"] - value) / gap for name, value in far.items()}
+        if gap:
+            row |= {f"fidelity_{n}": (far["random"] - value) / gap for n, value in far.items()}
     cards = [d.card for d in datasets[:n]]
     if all(card.has_references for card in cards):
         low = np.array([card.random_return for card in cards], float)

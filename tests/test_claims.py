@@ -60,7 +60,7 @@ BEFORE = NOON - timedelta(hours=1)
 
 def test_the_sign_of_the_paired_interval_is_the_verdict(runs):
     verdict = judge(CLAIM, runs, BEFORE)
-    assert verdict.state == "stands" and "11.5 against 6.7: difference 4.8" in verdict.detail
+    assert verdict.state == "stands" and "11.5 against 6.650: difference 4.850" in verdict.detail
     for seed in range(4):
         put(runs, "a", seed, 5 + seed + (-1) ** seed)
     assert judge(CLAIM, runs, BEFORE).state == "undecided"

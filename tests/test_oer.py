@@ -84,14 +84,15 @@ def pick(data, budget=10, seed=0, **kwargs):
     return Pick(data=data, budget=budget, generator=torch.Generator().manual_seed(seed), **kwargs)
 
 
+@pytest.mark.parametrize("match", ["state", "model"])
 @pytest.mark.parametrize("revisit", ["next", "stop"])
 @pytest.mark.parametrize("gain", [1.0, 1.1])
-def test_snapping_to_the_data_kills_the_models_drift(gain, revisit):
+def test_snapping_to_the_data_kills_the_models_drift(gain, revisit, match):
     def always(obs):
         return torch.full((len(obs), 1), 0.2)
 
     data = line()
-    p = pick(data, act=always, model=Exact(gain), revisit=revisit)
+    p = pick(data, act=always, model=Exact(gain), revisit=revisit, match=match)
     rows = mbes(p)
     states = data.all.obs[rows, 0].sort().values
     assert torch.allclose(states, torch.arange(0, 1.81, 0.2), atol=1e-5)
@@ -130,11 +131,39 @@ def test_a_chain_ends_with_its_episode_or_goes_on_by_the_model():
         assert mbes(p).tolist() == list(range(rows[0], rows[0] + 12))
 
 
+def test_predicted_successors_are_compared_and_the_next_row_is_kept():
+    """Data that moves left, a model that says so: where a step right leads, a row came from."""
+    data = line()
+    left = data.all._replace(action=-data.all.action, next_obs=data.all.obs - 0.05)
+    flags = data.all.truncated.clone()
+    flags[9] = 1
+    cut = Dataset.of(left._replace(truncated=flags), data.card)
+    ways = {"act": lambda o: torch.full((len(o), 1), 0.1), "model": Exact()}
+    rows = [mbes(pick(cut, 6, s, match="model", **ways)).tolist() for s in range(8)]
+    # from i to i + 2; row i + 3 is predicted to come there, and what is kept is the row after it
+    assert {tuple(r) for r in rows if r[0] == 10} == {(10, 14, 18, 22, 26, 30)}
+    # row 9 ends its episode, so that it is no candidate: from 6 on row 8 or 10 is the nearest
+    starts = [r for r in rows if r[0] == 0]
+    assert starts and all(r[:2] == [0, 4] and r[2] == 8 and r[3] != 10 for r in starts)
+
+
+def test_nothing_is_taken_over_a_border_when_no_candidate_is_left():
+    data = line(last=0.95).all  # episodes of 1, 2 and 17 rows
+    flags = torch.zeros(20)
+    flags[[0, 2, 19]] = 1
+    short = Dataset.of(data._replace(truncated=flags), Card(env="line"))
+    ways = {"act": lambda o: torch.zeros(len(o), 1), "model": Exact()}
+    for seed in range(8):
+        p = pick(short, 20, seed, match="model", **ways)
+        assert sorted(mbes(p).tolist()) == list(range(20)) and np.isfinite(p.report["snap"])
+
+
 @pytest.mark.parametrize("revisit", ["next", "stop"])
 def test_it_ends_when_nothing_new_can_be_reached(revisit):
     """A policy that stays where it is: the budget is filled from other starts."""
     p = pick(line(), 41, act=lambda o: torch.zeros(len(o), 1), model=Exact(), revisit=revisit)
     assert sorted(mbes(p).tolist()) == list(range(41))
+    assert p.report["starts"] == (1 / 41 if revisit == "next" else 1)
 
 
 def test_of_a_longer_walk_a_uniform_share_is_kept():
@@ -212,8 +241,36 @@ def test_replay_does_not_touch_what_learns_the_task():
     assert not torch.equal(*(weights(r.policy) for r in single))
 
 
+@pytest.mark.parametrize(("start", "same"), [("previous", True), ("fresh", True), ("pi", False)])
+def test_mu_of_a_third_task_knows_of_the_memory_only_through_pi(start, same):
+    def third(alpha):
+        learner = OER(3, 2, 3, OERConfig(td3=SMALL, alpha=alpha, mu_init=start), seed=0)
+        for task in range(3):
+            data = two_tasks()[task % 2]
+            learner.begin(task, *data.moments())
+            for _ in range(12):
+                learner.update(data.sample(32))
+            rows = data.gather(torch.arange(50))
+            learner.remember(rows.obs, rows.action)
+        return learner
+
+    one, other = third(0.0), third(10.0)
+    assert torch.equal(weights(one.td3.actor), weights(other.td3.actor)) == same
+    assert not torch.equal(weights(one.policy), weights(other.policy))
+
+
+def test_one_policy_can_start_a_head_as_the_one_before_ended():
+    learner = OER(3, 2, 2, OERConfig(td3=SMALL, dbc=False, mu_init="previous"), seed=0)
+    data = two_tasks()[0]
+    learner.begin(0, *data.moments())
+    for _ in range(4):
+        learner.update(data.sample(32))
+    learner.begin(1, *data.moments())
+    obs = data.all.obs[:50]
+    assert torch.equal(learner.policy(obs, 0), learner.policy(obs, 1))
+
+
 def test_after_the_first_task_pi_is_mu():
-    learner = learned(OERConfig(td3=SMALL), steps=(60, 0))
     learner = OER(3, 2, 2, OERConfig(td3=SMALL), seed=0)
     data = two_tasks()[0]
     learner.begin(0, *data.moments())

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import config
 
-from reverie.agents.oer.learner import OERConfig
+from reverie.agents.oer.learner import OER, OERConfig
 from reverie.buffers import load_dataset
 from reverie.experiments import load_policy, oer
 
@@ -33,9 +33,21 @@ def test_the_matrix_has_a_row_for_each_task_and_the_memory_its_size(tmp_path):
     assert all({"select_gate_fired", "select_snap", "select_starts"} <= row.keys()
                for row in chosen)  # fmt: skip
     final = rows(result.path, "eval")[-1]
-    assert final["distance_online"] < final["distance_random"] == tasks[-1]["distance_random"]
+    assert 0 < final["distance_online"] < final["distance_random"]
     notes = json.loads((result.path / "stamp.json").read_text())["notes"]
     assert len(notes["data 0"]) == 64 and notes["data 0"] != notes["data 1"]
+
+
+def test_fidelity_is_0_for_random_rows_and_1_for_the_oracle(tmp_path):
+    options = config("oer", tmp_path, "run", fidelity=("random", "online", "mbes"))
+    data = [oer.task_data(options, task, 1) for task in range(2)]
+    learner = OER(17, 6, 2, OERConfig(), seed=0)
+    far = [{"random": 3.0, "online": 1.0, "mbes": 2.0}, {"random": 5.0, "online": 1.0, "mbes": 4.0}]
+    row = oer.report(options, [[0.0, 0.0]] * 2, far, data, learner, None)
+    assert row["distance_mbes"] == 3
+    assert [row[f"fidelity_{s}"] for s in options.fidelity] == [0, 1, pytest.approx(1 / 3)]
+    same = [{"random": 1.0, "online": 1.0, "mbes": 1.0}] * 2
+    assert "fidelity_mbes" not in oer.report(options, [[0.0, 0.0]] * 2, same, data, learner, None)
 
 
 def test_a_distilled_policy_forgets_nothing(tmp_path):

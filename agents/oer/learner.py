@@ -29,7 +29,7 @@ class OERConfig:
     label: Literal["policy", "dataset"] = "policy"
     """what a memory's action is: the learned policy's there, or the data's own"""
     mu_init: Literal["pi", "previous", "fresh"] = "pi"
-    """from what mu starts a task"""
+    """from what mu starts a task; without dbc, "previous" copies the head of the task before"""
     penalty: Literal["none", "ewc", "si", "agem"] = "none"
     """regularisation of the one policy (without dbc)"""
     penalty_weight: float = 1.0
@@ -109,6 +109,8 @@ class OER:
         seed = stream_seed(self.seed, f"task {task}")
         actor: Any = None
         if not c.dbc:
+            if task and c.mu_init == "previous":  # the trunk is shared anyway
+                self.policy.inherit(task)
             actor = Head(self.policy, task)
         elif task and c.mu_init == "pi":
             actor = self._own_actor()

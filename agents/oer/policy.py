@@ -70,6 +70,12 @@ class ContinualPolicy(nn.Module):
         self.head_bias[task].copy_(last.bias)
 
     @torch.no_grad()
+    def inherit(self, task: int) -> None:
+        """Start a task's head as that of the task before."""
+        self.head_weight[task] = self.head_weight[task - 1]
+        self.head_bias[task] = self.head_bias[task - 1]
+
+    @torch.no_grad()
     def give(self, task: int, actor: DeterministicActor) -> None:
         """Make `actor` what this policy is on a task."""
         *layers, last = [m for m in actor.net if isinstance(m, nn.Linear)]

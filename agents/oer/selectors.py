@@ -32,7 +32,6 @@ class Pick:
     visited: Tensor | None = None  # states [M, O] of real rollouts of the policy (the oracle)
     gate: float | None = 2.0  # MBES: lambda of the disagreement, None for no gate
     match: str = "state"  # MBES: to the predicted state, or "model" to predicted successors
-    member: bool = True  # MBES: predict by one member, False by the mean of all
     revisit: str = "next"  # MBES: where the nearest row is taken, the next free one, or "stop"
     walk: int = 0  # MBES: rows that the chains visit, of which a uniform share is kept
     report: dict[str, float] = field(default_factory=dict)
@@ -211,7 +210,7 @@ def mbes(p: Pick, chains: int = 10) -> Tensor:
                 break
             obs = batch.obs[at]
             action = act(obs)
-            query = (model.sample(obs, action, member=p.member)[0] - mean) / std
+            query = (model.sample(obs, action, member=True)[0] - mean) / std
             sure = (model.disagreement(obs, action) <= limit).tolist()
             distances = squares - 2 * query @ targets.T
             asked, fired = asked + len(at), fired + sure.count(False)
@@ -220,6 +219,8 @@ def mbes(p: Pick, chains: int = 10) -> Tensor:
                 following = i + 1
                 if known:
                     gap, nearest = (distance + barred).min(0)
+                    if gap.isinf():  # no candidate is left
+                        continue
                     following = int(nearest) + shift
                     snaps.append(float((gap + q.square().sum()).clamp(0).sqrt()))
                 if (known or not ends[i]) and following < len(data) and take(following):
