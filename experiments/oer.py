@@ -43,21 +43,21 @@ NEEDS_MODEL = ("mbes", "model")
 class Config:
     """A sequence of tasks."""
 
-    env: str = "reverie/CheetahVel-v0"
-    """the family: reverie/CheetahVel-v0, reverie/AntDir-v0, reverie/WalkerPar-v0"""
+    env: str = "reverie/WalkerPar-v0"
+    """the family: reverie/WalkerPar-v0, reverie/AntDir-v0, reverie/CheetahVel-v0"""
     members: str = "spread"
     """which of its members: spread or macaw0-4"""
     tasks: int = 5
     """tasks of the sequence, the first of the members"""
-    policy: tuple[str, ...] = ("zoo:cheetah-vel-medium", "random")
+    policy: tuple[str, ...] = ("zoo:walker-par-medium", "random")
     """whose data the tasks have, in equal shares: medium-random here"""
     transitions: int = 100_000
     """transitions of each task's data"""
     data_folder: str = "data"
     """where the data is kept, made once"""
-    steps: int = 100_000
+    steps: int = 12_500
     """gradient steps in all"""
-    task_steps: int = 20_000
+    task_steps: int = 2_500
     """gradient steps of a task"""
     seed: int = 0
     """seed of weights, draws, noise and selection; a task's data is the same for all seeds"""
@@ -71,8 +71,8 @@ class Config:
     """transitions kept of each task"""
     gate: float | None = 2.0
     """MBES follows the data where models disagree by more than this times the usual; None never"""
-    match: Literal["state", "model"] = "state"
-    """MBES snaps to the predicted state, or to predicted successors"""
+    match: Literal["state", "model"] = "model"
+    """MBES snaps to the data's states, or to what the models predict to follow them"""
     revisit: Literal["next", "stop"] = "next"
     """where the nearest row is taken, MBES takes the next free one, or ends the chain (authors)"""
     walk: int = 2000
@@ -85,13 +85,15 @@ class Config:
     """selectors of which to log how far real rollouts of mu lie from what each picks"""
     agent: OERConfig = field(default_factory=OERConfig)
     """the learner"""
-    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    dynamics: DynamicsConfig = field(
+        default_factory=lambda: DynamicsConfig(members=3, hidden=(128, 128), steps=2500)
+    )
     """the dynamics models, fitted to each task's data"""
     env_options: Mapping[str, Any] = field(default_factory=dict)
     """options of the task, from Python or a config file"""
     run: OmitArgPrefixes[RunOptions] = field(
         default_factory=lambda: RunOptions(
-            eval_every=0, log_every=1000, checkpoint_every=10_000, eval_episodes=10
+            eval_every=0, log_every=500, checkpoint_every=2500, eval_episodes=20
         )
     )
     """the run directory"""
@@ -109,10 +111,10 @@ PRESETS = {
     "default": Config(),
     "quick": Config(
         tasks=3,
-        steps=15_000,
-        task_steps=5_000,
+        steps=3_000,
+        task_steps=1_000,
         transitions=20_000,
-        dynamics=DynamicsConfig(steps=2000),
+        dynamics=DynamicsConfig(members=3, hidden=(128, 128), steps=1000),
     ),
     "paper": _PAPER,
     "fine-tuning": Config(memory="none", agent=OERConfig(dbc=False)),
