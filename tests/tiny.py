@@ -105,8 +105,8 @@ def continual(module, out, name, **changes):
     agent = OERConfig(td3=TD3Config(hidden=(24, 24), bc_alpha=2.5), replay_batch=16)
     return module.Config(
         env="reverie/CheetahVel-v0", tasks=2, task_steps=330, steps=660, batch_size=16,
-        policy=("random",), transitions=300, budget=40, fidelity=("random",), data_folder=oer_data(), agent=agent, **changes,
-        run=run_options(out, name),
+        policy=("random",), transitions=300, budget=40, fidelity=("random",),
+        data_folder=oer_data(), agent=agent, run=run_options(out, name), **changes,
         dynamics=DynamicsConfig(members=2, hidden=(16,), steps=30, batch_size=32),
         env_options={"max_episode_steps": 50},
     )  # fmt: skip
