@@ -142,26 +142,34 @@ def run_all(jobs: Sequence[Job], parallel: int, threads: int) -> None:
 
 
 def write_results(jobs: Sequence[Job], results: Path) -> None:
-    """Write each run's CSV `step,return,seed,...` and stamp; failed ones too."""
+    """Write each run's CSV `step,return,seed,...` and stamp; failed ones too.
+
+    A continual learner's matrix, a row after each task, goes to `NAME.tasks.csv` beside it.
+    """
     for job in jobs:
         if job.status() == "missing":
             continue
         run = load_run(job.path)
         target = results / f"{job.key}.csv"
         target.parent.mkdir(parents=True, exist_ok=True)
-        frame = run.frame()
-        with target.open("w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            others = [k for k in frame if k not in ("step", "return")]
-            writer.writerow(["step", "return", "seed", *others])
-            for i, step in enumerate(frame.get("step", [])):
-                values = [repr(float(frame[k][i])) for k in ("return", *others)]
-                writer.writerow([int(step), values[0], job.seed, *values[1:]])
+        _write_csv(target, run.frame(), job.seed)
+        if tasks := run.frame("task"):
+            _write_csv(target.with_suffix(".tasks.csv"), tasks, job.seed)
         # What was run and on what, without the folders of the machine that it was run on.
         settings = {k: v for k, v in run.config["run"].items() if k != "out"}
         stamp = {k: v for k, v in run.stamp.items() if k != "command"}
         stamp |= {"status": job.status(), "config": {**run.config, "run": settings}}
         target.with_suffix(".json").write_text(json.dumps(stamp, indent=1) + "\n")
+
+
+def _write_csv(target: Path, frame: Mapping[str, Any], seed: int) -> None:
+    with target.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        others = [k for k in frame if k not in ("step", "return")]
+        writer.writerow(["step", "return", "seed", *others])
+        for i, step in enumerate(frame.get("step", [])):
+            values = [repr(float(frame[k][i])) for k in ("return", *others)]
+            writer.writerow([int(step), values[0], seed, *values[1:]])
 
 
 def finals(jobs: Sequence[Job], arm: str, env: str, metric: str = "return") -> dict[int, float]:

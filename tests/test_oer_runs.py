@@ -129,3 +129,16 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path):
         data.head(200).save(path.with_suffix(""))
     with pytest.raises(ValueError, match="cannot go on with other data"):
         oer.main(options, resume=True)
+
+
+def test_a_comparison_keeps_the_whole_matrix(tmp_path):
+    from reverie.experiments import compare
+
+    options = config("oer", tmp_path, "run")
+    path = oer.main(options).path
+    job = compare.Job(compare.Arm("mbes", "oer", {}), options.env, 0, options, path)
+    compare.write_results([job], tmp_path / "results")
+    lines = (tmp_path / "results" / "mbes" / "CheetahVel-v0-s0.tasks.csv").read_text().split()
+    named = [dict(zip(lines[0].split(","), line.split(","), strict=True)) for line in lines[1:]]
+    got = [[float(row["task0"]), float(row["task1"])] for row in named]
+    assert np.array_equal(got, oer.matrix_of(path))
