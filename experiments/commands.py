@@ -80,14 +80,21 @@ class PlotOptions:
     """PNG to write"""
     kind: str = "eval"
     """eval or train returns"""
+    against: str | None = None
+    """instead, of results of `reverie compare`: the metric at the end against this one, by arm"""
+    metric: str = "return"
+    """what is drawn against it"""
 
 
 def plot(args: Sequence[str]) -> int:
-    """Write a PNG of learning curves."""
+    """Write a PNG of learning curves, or of what one metric costs in another."""
     paths, rest = _positional(args, "plot")
     options: PlotOptions = _cli(PlotOptions, rest, "plot RUN...")
-    from .plots import curves
+    from .plots import curves, tradeoff
 
+    if options.against is not None:
+        print(tradeoff([Path(p) for p in paths], options.against, options.metric, options.out))
+        return 0
     print(curves([load_run(p) for p in paths], options.out, options.kind))
     return 0
 

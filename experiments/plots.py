@@ -1,5 +1,6 @@
 """Learning curves as pictures."""
 
+import csv
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from . import stats
 from .result import LoadedRun
 
 
@@ -42,6 +44,53 @@ def curves(runs: Sequence[LoadedRun], out: Path, kind: str = "eval") -> Path:
     axes.legend(frameon=False)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=150)
+    plt.close(figure)
+    return out
+
+
+def finals(folder: Path, *columns: str) -> dict[str, np.ndarray[Any, Any]]:
+    """Return, for each arm of a suite's results, the last rows [S, C] of its seeds.
+
+    `folder`: what `reverie compare` wrote. Runs without one of the columns are left out.
+    """
+    out = defaultdict(list)
+    for path in sorted(folder.glob("*/*.csv")):
+        with path.open() as file:
+            rows = list(csv.DictReader(file))
+        if rows and path.suffixes == [".csv"] and set(columns) <= rows[-1].keys():
+            out[path.parent.name].append([float(rows[-1][c]) for c in columns])
+    return {arm: np.array(rows) for arm, rows in out.items()}
+
+
+def tradeoff(folders: Sequence[Path], x: str, y: str, out: Path) -> Path:
+    """Draw y against x at the end: a point for each arm, mean over seeds with 95 % t interval.
+
+    Raises ValueError when no results have both columns.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    arms = {arm: rows for folder in folders for arm, rows in finals(folder, x, y).items()}
+    if not arms:
+        raise ValueError(f"no results with {x!r} and {y!r} in {[str(f) for f in folders]}")
+    figure, axes = plt.subplots(figsize=(8.0, 4.5), layout="constrained")
+    for i, (arm, rows) in enumerate(sorted(arms.items(), key=lambda a: a[1][:, 0].mean())):
+        at, mean = rows[:, 0].mean(), rows[:, 1].mean()
+        if len(rows) > 1:
+            t = stats.paired_t(rows[:, 1], np.zeros(len(rows)))
+            axes.vlines(at, t.low, t.high, color=f"C{i}", lw=1.5, alpha=0.6)
+        marker = "osD^v"[i // 10 % 5]
+        axes.plot(at, mean, marker, color=f"C{i}", label=f"{arm} ({len(rows)})")
+    low, high = (f(rows[:, 0].mean() for rows in arms.values()) for f in (min, max))
+    if low > 0 and high > 20 * low:
+        axes.set_xscale("log")
+    axes.set(xlabel=x, ylabel=y)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=130)
     plt.close(figure)
     return out
 

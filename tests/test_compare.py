@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from reverie.experiments import cli, compare, load_run
+from reverie.experiments import cli, compare, load_run, plots
 
 SUITE = """
 name = "tiny"
@@ -70,6 +70,15 @@ def test_a_suite_runs_and_is_written_down(tmp_path, capsys):
     layer = load_run(tmp_path / "runs" / "tiny" / "td3-layer" / "Reacher-v5-s0")
     assert layer.config["agent"]["critic_norm"] == "layer"
     assert (tmp_path / "results" / "tiny" / "curves.png").stat().st_size > 5000
+    folder = tmp_path / "results" / "tiny"
+    (folder / "sac" / "Reacher-v5-s0.tasks.csv").write_text("step,return\n1,2\n")  # not a result
+    ends = plots.finals(folder, "step", "length")
+    assert {arm: rows.tolist() for arm, rows in ends.items()} == {
+        arm: [[200.0, 50.0]] * 2 for arm in ("sac", "td3-layer", "sb3")
+    }
+    draw = ["plot", str(folder), "--against", "step", "--out", str(tmp_path / "cost.png")]
+    assert cli.main(draw) == 0 and (tmp_path / "cost.png").stat().st_size > 5000
+    assert cli.main([*draw, "--metric", "nothing"]) != 0
     assert cli.main(args) == 0  # nothing is left to do
     assert "6 of 6 runs are finished" in capsys.readouterr().out
 
