@@ -1,6 +1,7 @@
 """Learning curves as pictures."""
 
 import csv
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,13 +52,15 @@ def curves(runs: Sequence[LoadedRun], out: Path, kind: str = "eval") -> Path:
 def finals(folder: Path, *columns: str) -> dict[str, np.ndarray[Any, Any]]:
     """Return, for each arm of a suite's results, the last rows [S, C] of its seeds.
 
-    `folder`: what `reverie compare` wrote. Runs without one of the columns are left out.
+    `folder`: what `reverie compare` wrote. Left out: what did not finish, or lacks a column.
     """
     out = defaultdict(list)
-    for path in sorted(folder.glob("*/*.csv")):
+    for stamp in sorted(folder.glob("*/*.json")):
+        path = stamp.with_suffix(".csv")
         with path.open() as file:
             rows = list(csv.DictReader(file))
-        if rows and path.suffixes == [".csv"] and set(columns) <= rows[-1].keys():
+        finished = json.loads(stamp.read_text())["status"] == "finished"
+        if finished and rows and set(columns) <= rows[-1].keys():
             out[path.parent.name].append([float(rows[-1][c]) for c in columns])
     return {arm: np.array(rows) for arm, rows in out.items()}
 
@@ -72,7 +75,10 @@ def tradeoff(folders: Sequence[Path], x: str, y: str, out: Path) -> Path:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    arms = {arm: rows for folder in folders for arm, rows in finals(folder, x, y).items()}
+    arms: dict[str, np.ndarray[Any, Any]] = {}
+    for folder in folders:
+        for arm, rows in finals(folder, x, y).items():
+            arms[f"{folder.name}/{arm}" if arm in arms else arm] = rows
     if not arms:
         raise ValueError(f"no results with {x!r} and {y!r} in {[str(f) for f in folders]}")
     figure, axes = plt.subplots(figsize=(8.0, 4.5), layout="constrained")
