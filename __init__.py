@@ -18,9 +18,9 @@ _HOME = {
     "mix": "buffers",
     "SAC": "agents",
     "TD3": "agents",
-    "advance": "experiments",
-    "collect": "experiments",
-    "evaluate": "experiments",
+    "advance": "agents",
+    "collect": "agents",
+    "evaluate": "agents",
     "load_run": "experiments",
     "load_policy": "experiments",
 }

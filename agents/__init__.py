@@ -1,19 +1,24 @@
 """What learns and what acts."""
 
-from .api import Agent, Metrics, Policy, State, reset_where
+from .acting import Evaluation, Returns, advance, collect, evaluate
+from .api import Agent, Metrics, Policy, RandomPolicy, State, reset_where
 from .sac import SAC, SACConfig
-from .simple import RandomPolicy
 from .td3 import TD3, TD3Config
 
 __all__ = [
     "SAC",
     "TD3",
     "Agent",
+    "Evaluation",
     "Metrics",
     "Policy",
     "RandomPolicy",
+    "Returns",
     "SACConfig",
     "State",
     "TD3Config",
+    "advance",
+    "collect",
+    "evaluate",
     "reset_where",
 ]

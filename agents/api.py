@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from ..buffers import Transitions
@@ -49,3 +50,31 @@ def reset_where(ended: Tensor, state: State, initial: State) -> State:
         i.where(ended.view(-1, *[1] * (s.dim() - 1)), s)
         for s, i in zip(state, initial, strict=True)
     )
+
+
+def within(config: Any, **bounds: tuple[float, float]) -> None:
+    """Raise ValueError unless each named setting lies within its bounds, ends included."""
+    for name, (low, high) in bounds.items():
+        value = getattr(config, name)
+        if not low <= value <= high:
+            kind = type(config).__name__
+            raise ValueError(f"{kind}: {name} must be in [{low}, {high}], got {value}")
+
+
+class RandomPolicy:
+    """Uniform actions in [-1, 1]; one-hot ones for a discrete space."""
+
+    def __init__(self, act_dim: int, *, discrete: bool = False, seed: int = 0) -> None:
+        self.act_dim, self.discrete = act_dim, discrete
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def initial_state(self, n: int) -> State:
+        """Return (): no memory."""
+        return ()
+
+    def act(self, obs: Tensor, state: State, *, explore: bool) -> tuple[Tensor, State]:
+        """Return actions [N, A], whatever the observation."""
+        draw = torch.rand(len(obs), self.act_dim, generator=self.generator)
+        if self.discrete:
+            return torch.nn.functional.one_hot(draw.argmax(1), self.act_dim).float(), state
+        return 2 * draw - 1, state

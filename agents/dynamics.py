@@ -115,7 +115,7 @@ class DynamicsEnsemble(nn.Module):
         return loss
 
     @torch.no_grad()
-    def sample(self, obs: Tensor, action: Tensor, *, member: bool = True) -> tuple[Tensor, Tensor]:
+    def predict(self, obs: Tensor, action: Tensor, *, member: bool = True) -> tuple[Tensor, Tensor]:
         """Return next_obs [B, O] and reward [B]: of one member each, or of the members' mean."""
         mean, log_std = self(obs, action)
         if member:
@@ -146,17 +146,15 @@ class DynamicsEnsemble(nn.Module):
         density: Tensor = each.sum(-1).mean(0)
         return density
 
-    def snapshot(self) -> dict[str, Any]:
-        """Weights, scales, optimiser and generator: what a continuation needs."""
+    def get_extra_state(self) -> dict[str, Any]:
+        """Optimiser and generator: with them `state_dict` is all that a continuation needs."""
         return {
-            "weights": self.state_dict(),
             "generator": self.generator.get_state(),
             "optimizer": None if self._optimizer is None else self._optimizer.state_dict(),
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from `snapshot`."""
-        self.load_state_dict(state["weights"])
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from `get_extra_state`; torch calls it in `load_state_dict`."""
         self.generator.set_state(state["generator"])
         if state["optimizer"] is not None:
             self._optimizer = self._make_optimizer()

@@ -1,7 +1,7 @@
 """Actors and batched critic ensembles."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import cast
@@ -241,3 +241,9 @@ def frozen(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
     finally:
         for p in parameters:
             p.requires_grad_(True)
+
+
+def actor_widths(weights: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Return the inputs and outputs of an MLP, from its state_dict."""
+    matrices = [w for name, w in weights.items() if name.endswith("weight")]
+    return matrices[0].shape[1], matrices[-1].shape[0]

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ..buffers import Transitions
 from . import losses
-from .api import Metrics, State
-from .checks import within
+from .api import Metrics, State, within
 from .networks import Critic, GaussianActor, Masks, flatten, frozen, initialise, step
 from .seeding import generator
 

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..buffers import Transitions
-from . import losses, offline_losses
-from .api import Metrics, State
-from .checks import within
+from . import cloning, losses
+from .api import Metrics, State, within
 from .networks import Critic, DeterministicActor, flatten, frozen, initialise, step
 from .seeding import generator
 
@@ -158,7 +157,7 @@ class TD3:
             )
             next_q = self.target_critic(batch.next_obs, next_action).min(0).values
             if self.config.critic_bc:
-                gap = offline_losses.next_action_gap(next_action, batch)
+                gap = cloning.next_action_gap(next_action, batch)
                 next_q = next_q - self.config.critic_bc * gap
             target = losses.td_target(batch.reward, next_q, batch.terminated, self.config.gamma)
         q = self.critic(batch.obs, batch.action)
@@ -171,7 +170,7 @@ class TD3:
         else:
             q = self.critic.first(batch.obs, action)
         if self.config.bc_alpha:
-            loss = offline_losses.td3_bc_loss(q, action, batch.action, self.config.bc_alpha)
+            loss = cloning.td3_bc_loss(q, action, batch.action, self.config.bc_alpha)
         else:
             loss = losses.deterministic_actor_loss(q)
         return loss if self.regulariser is None else loss + self.regulariser()

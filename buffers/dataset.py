@@ -160,7 +160,7 @@ class Dataset:
         """Write `path`.safetensors and `path`.json, the card with the digest; return the card."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        card = replace(self.card, sha256=digest(self.rows))
+        card = replace(self.card, sha256=rows_digest(self.rows))
         layout = {"obs_dim": self.layout.obs_dim, "act_dim": self.layout.act_dim}
         about = {"layout": {**layout, "extra": dict(self.layout.extra)}, "card": asdict(card)}
         aside = path.with_name(f"{path.name}.partial-{os.getpid()}")  # others may write it too
@@ -199,7 +199,7 @@ class Subset:
         self.generator.set_state(state["generator"])
 
 
-def digest(rows: Tensor) -> str:
+def rows_digest(rows: Tensor) -> str:
     """Return the sha256 of the rows' bytes."""
     return hashlib.sha256(rows.cpu().contiguous().numpy().tobytes()).hexdigest()
 
@@ -227,7 +227,7 @@ def load(path: str | Path, *, seed: int = 0) -> Dataset:
         data = Dataset(layout, rows, card, seed=seed)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    if digest(rows) != card.sha256:
+    if rows_digest(rows) != card.sha256:
         raise ValueError(f"{file} does not match the sha256 of its card: the file is damaged")
     return data
 

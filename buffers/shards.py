@@ -28,7 +28,7 @@ class Shard:
     sha256: str
 
 
-def digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """Return the file's sha256."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -75,7 +75,7 @@ def append_rows(
         partial.unlink(missing_ok=True)
     sync_file(folder)
     size = path.stat().st_size
-    return [*kept, Shard(path.name, first, buffer.total, size, digest(path))]
+    return [*kept, Shard(path.name, first, buffer.total, size, file_digest(path))]
 
 
 def verify(folder: Path, shards: Sequence[Shard]) -> str | None:
@@ -86,7 +86,7 @@ def verify(folder: Path, shards: Sequence[Shard]) -> str | None:
             return f"{path} is missing"
         if path.stat().st_size != shard.size:
             return f"{path} has {path.stat().st_size} bytes, expected {shard.size}"
-        if digest(path) != shard.sha256:
+        if file_digest(path) != shard.sha256:
             return f"{path} does not match its sha256"
     return None
 

@@ -16,7 +16,7 @@ register_all()
 
 def to_sb3(env: BatchEnv) -> Any:
     """Return the environment as a Stable-Baselines3 `VecEnv`."""
-    from .sb3 import BatchVecEnv
+    from .gym.sb3 import BatchVecEnv
 
     return BatchVecEnv(env)
 

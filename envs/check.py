@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from .api import Array, BatchEnv
-from .core import TaskEnv
 from .make import make
+from .native.env import TaskEnv
 
 FAULT, LOST, FINE = "FAULT", "lost", "ok"
 Rows = list[tuple[Tensor, ...]]
@@ -225,7 +225,7 @@ def spaces_hold(b: Bench) -> Row:
 
 def doors_agree(b: Bench) -> Row:
     """The batched environment returns what stepping the single one by hand returns."""
-    from .foreign import flatten
+    from .gym.foreign import flatten
 
     assert b.single is not None
     batch, env = b.make(1, 21), b.single()

@@ -15,7 +15,7 @@ import mujoco
 import numpy as np
 
 from .api import Array
-from .names import unknown
+from .errors import unknown
 from .task import Params, Task
 
 Model = Any  # mujoco.MjModel, whose stubs are not followed

@@ -3,7 +3,7 @@
 import math
 
 from .contexts import Contexts
-from .names import unknown
+from .errors import unknown
 
 # macaw: the goals of MACAW's tasks 0 to 4, rounded in the source that we read; Walker-Par's are in
 # a file that we do not have, so both presets are our own first five draws.

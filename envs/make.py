@@ -9,8 +9,8 @@ import torch
 
 from .api import BatchEnv
 from .contexts import Contexts
-from .core import TaskEnv
-from .names import unknown
+from .errors import unknown
+from .native.env import TaskEnv
 from .task import Task
 from .tasks import TASKS
 from .warp import WarpSettings, make_warp_env
@@ -29,7 +29,7 @@ def import_module_of(env_id: str) -> str:
     """Import the module of `module:id`, which registers its environments; return the id alone."""
     module, _, rest = env_id.rpartition(":")
     if rest.startswith("dm_control/"):
-        importlib.import_module(".dm_control", __package__)
+        importlib.import_module(".gym.dm_control", __package__)
     elif module:
         importlib.import_module(module)
     return rest
@@ -48,8 +48,8 @@ def _register_with_gymnasium(task: Task) -> None:
 
     gymnasium.register(
         PREFIX + task.id,
-        entry_point="reverie.envs.gym_views:SingleEnv",
-        vector_entry_point="reverie.envs.gym_views:VectorView",
+        entry_point="reverie.envs.gym.views:SingleEnv",
+        vector_entry_point="reverie.envs.gym.views:VectorView",
         max_episode_steps=task.max_episode_steps,
         kwargs={"task": task.id},
     )
@@ -140,7 +140,7 @@ def _make_foreign(
     import gymnasium
     from gymnasium.vector import AutoresetMode
 
-    from .foreign import ForeignEnv
+    from .gym.foreign import ForeignEnv
 
     if env_id not in gymnasium.registry:
         raise unknown("environment", env_id, [*known_ids(), *gymnasium.registry])

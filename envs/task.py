@@ -47,7 +47,7 @@ class Task:
 
 def resolve(task: Task, options: Mapping[str, Any]) -> Params:
     """Return the task's parameters with `options` put over the defaults, or name a wrong one."""
-    from .names import unknown
+    from .errors import unknown
 
     known = {**task.params, "frame_skip": task.frame_skip}
     for name in options:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from . import contexts as ctx
+from .api import Array
 from .contexts import Contexts
-from .task import Task, resolve
+from .task import Params, Task, resolve
 
 
 class Worlds:
@@ -63,3 +64,10 @@ class Worlds:
         table = np.zeros((1, 0)) if self.contexts is None else self.contexts.table
         ids, values = torch.from_numpy(self.row), torch.from_numpy(table[self.row]).float()
         return ids.to(device), values.to(device)
+
+
+def rows_of(p: Params, ids: Array) -> Params:
+    """Return the parameters of worlds `ids`: entries that differ between worlds are indexed."""
+    if not p.per_world:
+        return p
+    return SimpleNamespace(**{**vars(p), **{name: getattr(p, name)[ids] for name in p.per_world}})

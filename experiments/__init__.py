@@ -3,13 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-_HOME = {
-    "advance": "rollout",
-    "collect": "rollout",
-    "evaluate": "evaluation",
-    "load_policy": "result",
-    "load_run": "result",
-}
+_HOME = {"load_policy": "runs.loading", "load_run": "runs.result"}
 __all__ = list(_HOME)
 
 

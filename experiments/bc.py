@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..agents.bc import BC, BCConfig
-from . import offline
-from .config import RunOptions
-from .result import Result
+from ..agents import Policy
+from ..agents.offline.bc import BC, BCConfig
+from .loops import offline
+from .runs.config import RunOptions, from_dict
+from .runs.result import Result
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Config:
 
 
 PRESETS = {"default": Config()}
+STEP = "gradient steps"
 
 
 def main(config: Config | None = None, *, resume: bool = False) -> Result:
@@ -44,9 +46,6 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
     return offline.run_offline("bc", BC, config or Config(), resume)
 
 
-if __name__ == "__main__":
-    import sys
-
-    from .cli import main as command
-
-    raise SystemExit(command(["bc", *sys.argv[1:]]))
+def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Policy, int]:
+    """Return the policy of a run's checkpoint, and the width of its observations."""
+    return offline.load(BC, from_dict(BCConfig, config["agent"]), state)

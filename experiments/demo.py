@@ -4,19 +4,20 @@ import dataclasses
 import itertools
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..agents import SAC
+from ..agents.acting import EVAL_SEED, evaluate
 from ..envs import make
 from . import sac
-from .evaluation import evaluate
-from .offpolicy import EVAL_SEED
-from .plots import curves, sparkline
-from .result import Result, load_run
+from .runs.result import load_run
+from .studies.plots import curves, sparkline
 
 
-def main(out: str = "runs") -> Result:
+def main(args: Sequence[str] = (), out: str = "runs") -> int:
     """Train SAC on the double pendulum and print returns before and after, and where things are."""
+    logging.getLogger("reverie").setLevel(logging.WARNING)
     names = itertools.chain(["demo"], (f"demo-{i}" for i in itertools.count(2)))
     name = next(n for n in names if not (Path(out) / n).exists())
     config = sac.PRESETS["quick"]
@@ -43,9 +44,4 @@ def main(out: str = "runs") -> Result:
     print(f"  .venv/bin/reverie watch {result.path}")
     print(f"  .venv/bin/reverie sac --resume {result.path} --steps 10000")
     print("  .venv/bin/reverie sac --env HalfCheetah-v5 --steps 50000 --seeds 0:2 --jobs 2")
-    return result
-
-
-if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING)
-    main()
+    return 0

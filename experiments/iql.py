@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..agents.iql import IQL, IQLConfig
-from . import offline
-from .config import RunOptions
-from .result import Result
+from ..agents import Policy
+from ..agents.offline.iql import IQL, IQLConfig
+from .loops import offline
+from .runs.config import RunOptions, from_dict
+from .runs.result import Result
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Config:
 
 
 PRESETS = {"default": Config()}
+STEP = "gradient steps"
 
 
 def main(config: Config | None = None, *, resume: bool = False) -> Result:
@@ -44,9 +46,6 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
     return offline.run_offline("iql", IQL, config or Config(), resume)
 
 
-if __name__ == "__main__":
-    import sys
-
-    from .cli import main as command
-
-    raise SystemExit(command(["iql", *sys.argv[1:]]))
+def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Policy, int]:
+    """Return the policy of a run's checkpoint, and the width of its observations."""
+    return offline.load(IQL, from_dict(IQLConfig, config["agent"]), state)

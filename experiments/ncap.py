@@ -1,6 +1,7 @@
 """Train the C. elegans circuit, or a control of it, to swim: ES, CMA-ES, ARS, TD3 or PPO."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,29 +11,23 @@ import torch
 from tyro.conf import OmitArgPrefixes
 
 from ..agents import TD3, TD3Config
-from ..agents.ncap import (
-    Circuit,
-    CircuitConfig,
-    Controller,
-    ControllerPolicy,
-    Network,
-    SineCPG,
-    joint_limit,
-)
+from ..agents.acting import EVAL_SEED, SEED_STRIDE, Evaluation, evaluate
+from ..agents.candidates import population_returns
+from ..agents.controllers import Controller, ControllerPolicy
+from ..agents.ncap import Circuit, CircuitConfig, Network, SineCPG, joint_limit
+from ..agents.ncap.transfer import off_nominal
 from ..agents.sb3 import PPOConfig
 from ..agents.search import SEARCHES, Search, SearchConfig
 from ..agents.seeding import generator, stream_seed
 from ..envs import BatchEnv, make
-from . import offpolicy, onpolicy
-from .config import RunOptions
-from .evaluation import Evaluation, evaluate
-from .ncap_transfer import off_nominal
-from .offpolicy import EVAL_SEED, SEED_STRIDE
-from .population import population_returns
-from .process import Interrupted, use_threads
-from .result import Result
-from .run import Run
+from .loops import offpolicy, onpolicy
+from .runs.config import RunOptions
+from .runs.resources import use_threads
+from .runs.result import Result
+from .runs.run import Run
+from .runs.stopping import Interrupted
 
+SWIM = "reverie/Swim-v0"
 PREFIXED = True  # --es.lr, --agent.lr, --ppo.lr
 
 
@@ -40,7 +35,7 @@ PREFIXED = True  # --es.lr, --agent.lr, --ppo.lr
 class Config:
     """A run on the N-link swimmer."""
 
-    env: str = "reverie/Swim-v0"
+    env: str = SWIM
     """the N-link swimmer"""
     links: int = 6
     """links of the body, one more than its joints"""
@@ -120,6 +115,7 @@ PRESETS = {
         run=RunOptions(eval_every=10_000, eval_episodes=5, log_every=5_000),
     ),
 }
+STEP = "environment steps"
 
 
 def build_controller(c: Config, links: int | None = None) -> Controller:
@@ -224,7 +220,8 @@ def train(
             judged = evaluate(ControllerPolicy(controller, best), judge, seed=EVAL_SEED)
             row = judged.row()
             if c.transfer and run.step >= c.steps:
-                row |= off_nominal(lambda n: build_controller(c, n), best, c.links, c.run.threads)
+                swim = functools.partial(make, SWIM, time_feature=True, threads=c.run.threads)
+                row |= off_nominal(lambda n: build_controller(c, n), best, c.links, swim)
             run.log(row, kind="eval")
         if run.due(run.options.checkpoint_every) or run.stopping:
             run.save({"agent": {"search": search.state_dict(), "best": best}})
@@ -237,7 +234,7 @@ def train(
 
 def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Any, int]:
     """Return the policy of a run's checkpoint, and the width of its observations."""
-    from .config import from_dict
+    from .runs.config import from_dict
 
     c = from_dict(Config, config)
     obs_dim = 4 * (c.links - 1) + 4
@@ -250,11 +247,3 @@ def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Any, int]
 
         return load_ppo(state, obs_dim, c.links - 1, *ppo_policy(c), c.ppo.hidden), obs_dim
     return ControllerPolicy(build_controller(c), torch.as_tensor(state["best"])), obs_dim
-
-
-if __name__ == "__main__":
-    import sys
-
-    from .cli import main as command
-
-    raise SystemExit(command(["ncap", *sys.argv[1:]]))

@@ -3,7 +3,7 @@
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,27 +11,28 @@ import numpy as np
 from tyro.conf import OmitArgPrefixes
 
 from ..agents import Policy
+from ..agents.acting import EVAL_SEED, Evaluation, evaluate
 from ..agents.dynamics import DynamicsConfig
-from ..agents.oer.distilled import Actor, Frozen
+from ..agents.oer.distilled import Actor, Distilled
+from ..agents.oer.keeping import Keeping, close
 from ..agents.oer.learner import OER, OERConfig
+from ..agents.oer.metrics import normalise, summary
 from ..agents.oer.policy import ContinualPolicy, TaskPolicy
 from ..agents.oer.selectors import SELECTORS
 from ..agents.seeding import stream_seed
 from ..buffers import Card, Dataset, load_dataset
 from ..envs import BatchEnv, Contexts, make
+from ..envs.errors import unknown
 from ..envs.families import members
-from ..envs.names import unknown
-from . import continual, zoo
-from .closing import close
-from .collecting import CollectOptions, collect
-from .config import RunOptions
-from .data import require_same
-from .evaluation import Evaluation, evaluate
-from .offline import require_finite
-from .offpolicy import EVAL_SEED
-from .process import Interrupted, check_device, use_threads
-from .result import Result
-from .run import Run
+from .loops.collecting import CollectOptions, collect_dataset
+from .loops.offline import require_finite
+from .loops.sources import require_same
+from .runs import zoo
+from .runs.config import RunOptions
+from .runs.resources import check_device, use_threads
+from .runs.result import Result
+from .runs.run import Run
+from .runs.stopping import Interrupted
 
 PREFIXED = True  # --agent.lr, --dynamics.lr
 
@@ -117,6 +118,7 @@ PRESETS = {
     "fine-tuning": Config(memory="none", agent=OERConfig(dbc=False)),
     "distilled": Config(memory="distilled"),
 }
+STEP = "gradient steps"
 
 
 def task_data(c: Config, task: int, threads: int) -> Dataset:
@@ -126,7 +128,7 @@ def task_data(c: Config, task: int, threads: int) -> Dataset:
     name = c.env.removeprefix("reverie/").removesuffix("-v0").lower()
     kind = "+".join(p.replace("zoo:", "").replace("/", "_") for p in c.policy)
     # The zoo's policies and the task's options are part of the name: other data, another file.
-    made_of = [dict(c.env_options), *(zoo.digest(p) for p in c.policy)]
+    made_of = [dict(c.env_options), *(zoo.policy_digest(p) for p in c.policy)]
     mark = f"{zlib.crc32(json.dumps(made_of, sort_keys=True).encode()):08x}"
     path = Path(c.data_folder) / f"{name}-{kind}-{c.members}-{task}-{c.transitions}-{mark}"
     seed = stream_seed(c.seed, f"data {task}")
@@ -144,7 +146,7 @@ def task_data(c: Config, task: int, threads: int) -> Dataset:
             reference=reference,
             threads=threads,
         )
-        collect(options).save(path)
+        collect_dataset(options).save(path)
     return load_dataset(path, seed=seed)
 
 
@@ -180,13 +182,13 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
     ]
     layout = datasets[0].layout
     learner = OER(layout.obs_dim, layout.act_dim, c.tasks, c.agent, seed=c.seed)
-    frozen = Frozen(layout.obs_dim, layout.act_dim, c.distilled_hidden, c.tasks)
+    distilled = Distilled(layout.obs_dim, layout.act_dim, c.distilled_hidden, c.tasks)
     family = c.env.split("/")[-1]
     label = f"oer-{family}-{c.memory}-{c.selector}-s{c.seed}"
     with Run("oer", c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
         run.note(**judges[0].notes)
         require_same(run, datasets)
-        judged = train(run, c, learner, frozen, datasets, judges)
+        judged = train(run, c, learner, distilled, datasets, judges)
     return Result(run.path, run.step, judged)
 
 
@@ -194,7 +196,7 @@ def train(
     run: Run,
     c: Config,
     learner: OER,
-    frozen: Frozen,
+    distilled: Distilled,
     datasets: list[Dataset],
     judges: list[BatchEnv],
 ) -> Evaluation:
@@ -209,7 +211,7 @@ def train(
     if state is not None:
         kept = state["agent"]
         learner.load_state_dict(kept["learner"])
-        frozen.load_state_dict(kept["frozen"])
+        distilled.load_state_dict(kept["frozen"])
         datasets[learner.task].load_state_dict(kept["data"])
         matrix = [list(row) for row in kept["matrix"]]
         distances = [dict(row) for row in kept["distances"]]
@@ -225,20 +227,24 @@ def train(
             run.log({**metrics, "task": task})
             run.log_time()
         if run.step % c.task_steps == 0:
-            distances.append(close(run, c, learner, frozen, datasets[task], judges[task]))
-            judged, now = judge_all(c, learner, frozen, datasets, judges)
+            kept = Keeping(**{f.name: getattr(c, f.name) for f in fields(Keeping)})
+            ends = close(kept, learner, distilled, datasets[task], judges[task], c.seed)
+            distances.append(ends[0])
+            if ends[1]:
+                run.log(ends[1], kind="selection")
+            judged, now = judge_all(c, learner, distilled, datasets, judges)
             matrix.append(now)
-            run.log(report(c, matrix, distances, datasets, learner, frozen), kind="task")
+            run.log(report(c, matrix, distances, datasets, learner, distilled), kind="task")
         if run.due(run.options.eval_every):
             if run.step % c.task_steps:
-                judged, now = judge_all(c, learner, frozen, datasets, judges)
+                judged, now = judge_all(c, learner, distilled, datasets, judges)
                 run.log(returns_of(now, task), kind="eval")
             else:
-                run.log(report(c, matrix, distances, datasets, learner, frozen), kind="eval")
+                run.log(report(c, matrix, distances, datasets, learner, distilled), kind="eval")
         if run.due(run.options.checkpoint_every) or run.stopping:
             saved = {
                 "learner": learner.state_dict(),
-                "frozen": frozen.state_dict(),
+                "frozen": distilled.state_dict(),
                 "data": datasets[learner.task].state_dict(),
                 "matrix": matrix,
                 "distances": distances,
@@ -247,19 +253,19 @@ def train(
             if run.stopping and run.step < c.steps:
                 raise Interrupted(run.path)
     if judged is None:  # resumed at the end
-        judged, _ = judge_all(c, learner, frozen, datasets, judges)
+        judged, _ = judge_all(c, learner, distilled, datasets, judges)
     return judged
 
 
-def policy_of(c: Config, learner: OER, frozen: Frozen, task: int) -> Policy:
-    """Return what plays a task now: its frozen policy, or the continual one."""
-    if c.memory == "distilled" and task < frozen.done:
-        return Actor(frozen.nets[task], frozen.mean[task], frozen.std[task])
+def policy_of(c: Config, learner: OER, distilled: Distilled, task: int) -> Policy:
+    """Return what plays a task now: its distilled policy, or the continual one."""
+    if c.memory == "distilled" and task < distilled.done:
+        return Actor(distilled.nets[task], distilled.mean[task], distilled.std[task])
     return TaskPolicy(learner.policy, task)
 
 
 def judge_all(
-    c: Config, learner: OER, frozen: Frozen, datasets: list[Dataset], judges: list[BatchEnv]
+    c: Config, learner: OER, distilled: Distilled, datasets: list[Dataset], judges: list[BatchEnv]
 ) -> tuple[Evaluation, list[float]]:
     """Return the evaluations on all tasks, joined, and their mean returns."""
     parts = []
@@ -268,7 +274,7 @@ def judge_all(
         if task > learner.task:  # its head and its moments are not there yet
             mean, std = datasets[learner.task].moments()
             learner.policy.scale(task, mean, std)
-        parts.append(evaluate(policy_of(c, learner, frozen, task), judge, seed=EVAL_SEED))
+        parts.append(evaluate(policy_of(c, learner, distilled, task), judge, seed=EVAL_SEED))
     returns = np.concatenate([p.returns for p in parts])
     lengths = np.concatenate([p.lengths for p in parts])
     return Evaluation(returns, lengths), [p.mean for p in parts]
@@ -286,12 +292,12 @@ def report(
     distances: list[dict[str, float]],
     datasets: list[Dataset],
     learner: OER,
-    frozen: Frozen,
+    distilled: Distilled,
 ) -> dict[str, float]:
     """Return what to log after a task: the matrix's row, and the metrics of the tasks so far."""
     n = len(matrix)
     row = returns_of(matrix[-1], n - 1)
-    row["bytes"] = frozen.bytes if c.memory == "distilled" else learner.bytes
+    row["bytes"] = distilled.bytes if c.memory == "distilled" else learner.bytes
     far = {name: float(np.mean([d[name] for d in distances])) for name in c.fidelity}
     row |= {f"distance_{name}": value for name, value in far.items()}
     if {"random", "online"} <= far.keys():  # 0 is as random transitions, 1 as the oracle
@@ -302,8 +308,8 @@ def report(
     if all(card.has_references for card in cards):
         low = np.array([card.random_return for card in cards], float)
         high = np.array([card.reference_return for card in cards], float)
-        scores = continual.normalise(np.array(matrix)[:, :n], low, high)
-        row |= continual.summary(scores)
+        scores = normalise(np.array(matrix)[:, :n], low, high)
+        row |= summary(scores)
     return row
 
 
@@ -320,7 +326,7 @@ def load(config: dict[str, Any], state: Mapping[str, Any]) -> tuple[Any, int]:
 
     The configuration is given that task's context, in which the policy is to be played.
     """
-    from .config import from_dict
+    from .runs.config import from_dict
 
     c = from_dict(Config, config)
     contexts, at = members(c.env, c.members), int(state["learner"]["task"])
@@ -330,18 +336,10 @@ def load(config: dict[str, Any], state: Mapping[str, Any]) -> tuple[Any, int]:
     obs_dim = weights["mean"].shape[1]
     task = int(state["learner"]["task"])
     if c.memory == "distilled":
-        frozen = Frozen(obs_dim, act_dim, c.distilled_hidden, c.tasks)
-        frozen.load_state_dict(state["frozen"])
-        if frozen.done > task:
-            return Actor(frozen.nets[task], frozen.mean[task], frozen.std[task]), obs_dim
+        distilled = Distilled(obs_dim, act_dim, c.distilled_hidden, c.tasks)
+        distilled.load_state_dict(state["frozen"])
+        if distilled.done > task:
+            return Actor(distilled.nets[task], distilled.mean[task], distilled.std[task]), obs_dim
     policy = ContinualPolicy(obs_dim, act_dim, c.agent.td3.hidden, c.tasks)
     policy.load_state_dict(weights)
     return TaskPolicy(policy, task), obs_dim
-
-
-if __name__ == "__main__":
-    import sys
-
-    from .cli import main as command
-
-    raise SystemExit(command(["oer", *sys.argv[1:]]))

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..agents.sb3 import PPOConfig
-from . import onpolicy
-from .config import RunOptions
-from .result import Result
+from ..agents import Policy
+from ..agents.sb3 import PPOConfig, load_ppo
+from .loops import onpolicy
+from .runs.config import RunOptions
+from .runs.result import Result
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ PRESETS = {
         run=RunOptions(eval_every=4_096, log_every=2_048),
     ),
 }
+STEP = "environment steps"
 
 
 def main(config: Config | None = None, *, resume: bool = False) -> Result:
@@ -48,9 +50,9 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
     return onpolicy.run_ppo("ppo", c, c.agent, resume)
 
 
-if __name__ == "__main__":
-    import sys
-
-    from .cli import main as command
-
-    raise SystemExit(command(["ppo", *sys.argv[1:]]))
+def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Policy, int]:
+    """Return the policy of a run's checkpoint, and the width of its observations."""
+    obs_dim = state["policy"]["mlp_extractor.policy_net.0.weight"].shape[1]
+    act_dim = state["policy"]["action_net.weight"].shape[0]
+    hidden = tuple(config["agent"]["hidden"])
+    return load_ppo(state, obs_dim, act_dim, "MlpPolicy", {}, hidden), obs_dim

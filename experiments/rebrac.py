@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..agents import Policy
 from ..agents.td3 import TD3, TD3Config
-from . import offline
-from .config import RunOptions
-from .result import Result
+from .loops import offline
+from .runs.config import RunOptions, from_dict
+from .runs.result import Result
 
 # Tarasov et al. 2023 (arXiv:2305.09836): three hidden layers, LayerNorm in the critics, lr 1e-3,
 # batches of 1,024 for MuJoCo. bc_alpha 10 is their beta_1 = 0.017 for six actions.
@@ -47,6 +48,7 @@ PRESETS = {
     "paper": Config(batch_size=1024, steps=1_000_000),
     "quick": Config(agent=replace(_AGENT, hidden=(256, 256)), steps=20_000),
 }
+STEP = "gradient steps"
 
 
 def main(config: Config | None = None, *, resume: bool = False) -> Result:
@@ -54,9 +56,6 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
     return offline.run_offline("rebrac", TD3, config or Config(), resume)
 
 
-if __name__ == "__main__":
-    import sys
-
-    from .cli import main as command
-
-    raise SystemExit(command(["rebrac", *sys.argv[1:]]))
+def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Policy, int]:
+    """Return the policy of a run's checkpoint, and the width of its observations."""
+    return offline.load(TD3, from_dict(TD3Config, config["agent"]), state)

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..agents import SAC, SACConfig
-from . import offpolicy
-from .config import RunOptions
-from .result import Result
+from ..agents import SAC, Policy, SACConfig
+from ..agents.networks import actor_widths
+from .loops import offpolicy
+from .runs.config import RunOptions, from_dict
+from .runs.result import Result
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ PRESETS = {
     "droq": Config(utd=20, agent=SACConfig(critic_norm="layer", dropout=0.01)),
     "crossq": Config(agent=SACConfig(critic_norm="batch", lr=1e-3)),
 }
+STEP = "environment steps"
 
 
 def main(config: Config | None = None, *, resume: bool = False) -> Result:
@@ -72,9 +74,9 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
     return offpolicy.run_agent("sac", SAC, config or Config(), resume)
 
 
-if __name__ == "__main__":
-    import sys
-
-    from .cli import main as command
-
-    raise SystemExit(command(["sac", *sys.argv[1:]]))
+def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Policy, int]:
+    """Return the policy of a run's checkpoint, and the width of its observations."""
+    obs_dim, two_act_dim = actor_widths(state["actor"])
+    agent = SAC(obs_dim, two_act_dim // 2, from_dict(SACConfig, config["agent"]))
+    agent.load_state_dict(state)
+    return agent, obs_dim

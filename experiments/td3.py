@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..agents import TD3, TD3Config
-from . import offpolicy
-from .config import RunOptions
-from .result import Result
+from ..agents import TD3, Policy, TD3Config
+from ..agents.networks import actor_widths
+from .loops import offpolicy
+from .runs.config import RunOptions, from_dict
+from .runs.result import Result
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ PRESETS = {
     ),
     "layernorm": Config(agent=TD3Config(critic_norm="layer")),
 }
+STEP = "environment steps"
 
 
 def main(config: Config | None = None, *, resume: bool = False) -> Result:
@@ -63,9 +65,9 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
     return offpolicy.run_agent("td3", TD3, config or Config(), resume)
 
 
-if __name__ == "__main__":
-    import sys
-
-    from .cli import main as command
-
-    raise SystemExit(command(["td3", *sys.argv[1:]]))
+def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Policy, int]:
+    """Return the policy of a run's checkpoint, and the width of its observations."""
+    obs_dim, act_dim = actor_widths(state["actor"])
+    agent = TD3(obs_dim, act_dim, from_dict(TD3Config, config["agent"]))
+    agent.load_state_dict(state)
+    return agent, obs_dim

@@ -9,7 +9,7 @@ import pytest
 from reverie.experiments import cli
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 QUIET = ["--eval-episodes", "2", "--threads", "1", "--no-progress", "--no-tensorboard"]
 OFF_POLICY = ["--steps", "40", "--learning-starts", "20", "--batch-size", "8", "--hidden", "16",
               "16", "--utd", "0.5", *QUIET]  # fmt: skip

@@ -19,6 +19,32 @@ OPTIONAL = ("mujoco_warp", "warp", "minari", "ray", "wandb", "av", "envpool", "c
 FILES = [p for room in ROOMS for p in sorted((ROOT / room).rglob("*.py"))]
 
 
+# Floors of each room, from the ground up: an import goes to the same floor or to one below.
+FLOORS = {
+    "buffers": [],
+    "envs": [
+        ("api", "errors", "task", "contexts", "families", "physics", "random", "worlds"),
+        ("tasks", "native", "warp", "gym"),
+        ("make", "check", "__init__"),
+    ],
+    "agents": [
+        ("api", "seeding", "losses", "cloning", "networks", "controllers", "acting", "search"),
+        ("sac", "td3", "sb3", "dynamics", "candidates"),
+        ("offline", "ncap", "oer"),
+        ("__init__",),
+    ],
+    "experiments": [
+        ("methods", "__init__"),
+        ("runs",),
+        ("loops",),
+        ("studies",),
+        ("looking", "bench"),
+        ("sac", "td3", "ppo", "bc", "td3bc", "iql", "rebrac", "oer", "ncap"),
+        ("cli", "demo"),
+    ],
+}
+
+
 def imported(path):
     """Yield (room of ours or None, top-level module, line, at module level) of every import."""
     tree = ast.parse(path.read_text())
@@ -38,6 +64,81 @@ def imported(path):
                 yield None, name.name.split(".")[0], node, id(node) in top
 
 
+def file_of(parts):
+    """Return the file of a module of ours, given as parts of its path; None if it is none."""
+    for place in (ROOT.joinpath(*parts).with_suffix(".py"), ROOT.joinpath(*parts, "__init__.py")):
+        if parts and place.exists():
+            return place
+    return None
+
+
+def arrows():
+    """Return the files that each file imports, wherever in it the import stands."""
+    out = {}
+    for path in FILES:
+        out[path] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.ImportFrom) and node.level):
+                continue
+            base = path.relative_to(ROOT).parts[: -node.level]
+            base = [*base, *(node.module.split(".") if node.module else [])]
+            for name in node.names:
+                target = file_of([*base, name.name]) or file_of(base)
+                if target is not None and target != path:
+                    out[path].add(target)
+    return out
+
+
+def circles(graph):
+    """Return the groups of files that import each other, by Tarjan's algorithm."""
+    index, low, stack, found = {}, {}, [], []
+
+    def visit(node):
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for other in graph.get(node, ()):
+            if other not in index:
+                visit(other)
+                low[node] = min(low[node], low[other])
+            elif other in stack:
+                low[node] = min(low[node], index[other])
+        if low[node] == index[node]:
+            group = stack[stack.index(node) :]
+            del stack[stack.index(node) :]
+            if len(group) > 1:
+                found.append(group)
+
+    for node in graph:
+        if node not in index:
+            visit(node)
+    return found
+
+
+def test_no_import_circle():
+    named = [[str(p.relative_to(ROOT)) for p in group] for group in circles(arrows())]
+    assert not named
+    assert circles({1: {2}, 2: {3}, 3: {1}, 4: {1}}) == [[1, 2, 3]]  # and the search finds one
+
+
+def test_no_arrow_upward_within_a_room():
+    for path, targets in arrows().items():
+        room, *rest = path.relative_to(ROOT).parts
+        floor = {name: i for i, names in enumerate(FLOORS[room]) for name in names}
+        for target in targets:
+            theirs = target.relative_to(ROOT).parts
+            if theirs[0] != room or not floor:
+                continue
+            here, there = rest[0].removesuffix(".py"), theirs[1].removesuffix(".py")
+            assert here in floor, f"{room}/{here} stands on no floor: add it to FLOORS"
+            assert floor[there] <= floor[here], f"{path.relative_to(ROOT)} imports {theirs}"
+
+
+def test_only_the_table_finds_code_by_its_name():
+    for path in (ROOT / "experiments").rglob("*.py"):
+        if path.name not in ("methods.py", "__init__.py"):
+            assert "importlib.import_module" not in path.read_text(), path
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_follow_the_arrows(path):
     room = path.relative_to(ROOT).parts[0]
@@ -48,7 +149,7 @@ def test_imports_follow_the_arrows(path):
             assert target in MAY_IMPORT[room], f"{where}: {room} must not import {target}"
             if room == "agents" and target == "envs":
                 names = {a.name for a in node.names}
-                assert names <= {"BatchEnv", "StepResult"}, f"{where}: types only"
+                assert names <= {"BatchEnv", "StepResult", "Contexts"}, f"{where}: types only"
         lazy = path.parent.name == "warp" and path.name != "__init__.py"  # loaded when asked for
         optional = top_level and module in OPTIONAL and not lazy
         assert not optional, f"{where}: import {module} where it is used"

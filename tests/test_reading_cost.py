@@ -1,50 +1,66 @@
-"""How much a newcomer reads to follow one environment step and one gradient step of a run."""
+"""How much a newcomer reads to follow one environment step and one gradient step of a run.
 
-import dataclasses
+Two figures, each of whole files in which a line ran: the learning path (buffer, loop, run, agent,
+networks, script) and the simulator path (ours; other suites' end at `gym.make`).
+"""
+
+import inspect
 import sys
 from pathlib import Path
 
-from reverie.experiments import offpolicy, sac
-from reverie.experiments.config import RunOptions
+import pytest
+from tiny import METHODS, config
+
+from reverie.experiments.runs.run import Run
 
 ROOT = Path(__file__).parent.parent
-SCRIPT = {ROOT / "experiments" / "sac.py", ROOT / "experiments" / "offpolicy.py"}
+LEARNING, SIMULATOR = (2000, 11), (740, 6)  # lines, files
+# Ticks of the tiny run looked at: acting, storing and learning, and neither a row nor a save.
+STEPS = {"sac": (42, 46), "td3bc": (65, 70), "oer": (65, 70), "ncap": (3, 4)}
 
 
-def trace(tmp_path):
-    """Return the files of ours in which a function ran during a few steps of the loop."""
-    run = RunOptions(
-        out=str(tmp_path), log_every=0, eval_every=0, checkpoint_every=0, eval_episodes=1,
-        tensorboard=False, progress=False,
-    )  # fmt: skip
-    config = dataclasses.replace(sac.Config(), steps=40, learning_starts=10, batch_size=8, run=run)
-    files, calls = set(), []
-
-    def profile(frame, event, arg):
-        if event == "call" and 20 <= len(calls) < 25:
-            files.add(frame.f_code.co_filename)
-
-    tick = offpolicy.Run.tick
+def trace(method, tmp_path, monkeypatch):
+    """Return {file: lines that ran} of ours over a few ticks in the middle of a tiny run."""
+    first, last = STEPS[method]
+    ran, ticks = {}, []
+    tick = Run.tick
 
     def count(self, transitions):
-        calls.append(1)
+        ticks.append(1)
         tick(self, transitions)
 
-    offpolicy.Run.tick = count
-    sys.setprofile(profile)
+    def profile(frame, event, arg):
+        file = frame.f_code.co_filename
+        if not first <= len(ticks) < last or not file.startswith(str(ROOT)):
+            return profile
+        if event == "line":
+            ran.setdefault(file, set()).add(frame.f_lineno)
+        return profile
+
+    monkeypatch.setattr(Run, "tick", count)
+    module = METHODS[method][0]
+    before = sys.gettrace()
+    sys.settrace(profile)
     try:
-        sac.main(config)
+        module.main(config(method, tmp_path, "run"))
     finally:
-        sys.setprofile(None)
-        offpolicy.Run.tick = tick
-    ours = {Path(f) for f in files if Path(f).is_relative_to(ROOT) and ".venv" not in f}
-    return {f for f in ours if not f.is_relative_to(ROOT / "tests")} | SCRIPT
+        sys.settrace(before)
+    ours = {Path(f): len(lines) for f, lines in ran.items() if ".venv" not in f}
+    ours.setdefault(Path(inspect.getfile(module)), 0)
+    return {f: n for f, n in ours.items() if not f.is_relative_to(ROOT / "tests")}
 
 
-def test_reading_cost_of_sac(tmp_path):
-    files = trace(tmp_path)
-    lines = {f: len(f.read_text().splitlines()) for f in files}
-    table = "\n".join(f"{n:5d} {f.relative_to(ROOT)}" for f, n in sorted(lines.items()))
-    assert {"core.py", "replay.py", "sac.py", "half_cheetah.py"} <= {f.name for f in files}
-    assert len(files) <= 18 and sum(lines.values()) <= 2150, f"\n{table}\n{sum(lines.values())}"
-    print(f"\n{table}\n{sum(lines.values())} lines in {len(files)} files")
+@pytest.mark.parametrize("method", STEPS)
+def test_reading_cost(method, tmp_path, monkeypatch):
+    ran = trace(method, tmp_path, monkeypatch)
+    lines = {f: len(f.read_text().splitlines()) for f in ran}
+    envs = {f for f in lines if f.is_relative_to(ROOT / "envs")}
+    table = "\n".join(f"{n:5d} {ran[f]:5d} {f.relative_to(ROOT)}" for f, n in sorted(lines.items()))
+    for what, files, (most, many) in (
+        ("learning path", set(lines) - envs, LEARNING),
+        ("simulator path", envs, SIMULATOR),
+    ):
+        total = sum(lines[f] for f in files)
+        table += f"\n{what}: {total} lines in {len(files)} files"
+        assert total <= most and len(files) <= many, f"{method}\n{table}"
+    print(f"\n{method}\n{table}\nlines that ran: {sum(ran.values())}")

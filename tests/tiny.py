@@ -16,8 +16,8 @@ from reverie.agents.search import SearchConfig
 from reverie.envs import make
 from reverie.envs.families import members
 from reverie.experiments import bc, iql, ncap, oer, ppo, rebrac, sac, td3, td3bc
-from reverie.experiments.collecting import CollectOptions, collect
-from reverie.experiments.config import RunOptions
+from reverie.experiments.loops.collecting import CollectOptions, collect_dataset
+from reverie.experiments.runs.config import RunOptions
 
 
 def run_options(out, name):
@@ -77,7 +77,7 @@ def offline_data():
     """A dataset of uniform actions in Reacher; made once for each process."""
     path = Path(tempfile.mkdtemp(prefix="reverie-tiny-")) / "random"
     options = CollectOptions(env="reverie/Reacher-v5", transitions=600, num_envs=3, out=path)
-    collect(options).save(path)
+    collect_dataset(options).save(path)
     return path
 
 
@@ -144,7 +144,7 @@ def config(method, out, name, **changes):
     return dataclasses.replace(build(module, out, name), **changes)
 
 
-def judge_of(options, result):
+def judging_worlds(options, result):
     """Return worlds as a run was last judged in, and the returns of those."""
     more = {}
     if isinstance(options, oer.Config):  # the last of its tasks

@@ -10,11 +10,11 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-Array = Any  # a torch tensor (learners, policies) or a numpy array (populations): same code
+from ..controllers import Array, namespace
+
 DORSAL, VENTRAL = 0, 1
 
 
@@ -79,11 +79,6 @@ class Activity(NamedTuple):
     neuron: Array  # [..., 2, N]: B neurons
     muscle: Array  # [..., 2, N]
     torque: Array  # [..., N], in [-1, 1]
-
-
-def namespace(x: Array) -> Any:
-    """Return torch or numpy, whichever has the functions for x."""
-    return torch if isinstance(x, Tensor) else np
 
 
 def clock(obs: Array, horizon: int) -> Array:

@@ -1,46 +1,13 @@
-"""Controllers that a search can try many of at once: [P candidates, E episodes] in one batch.
-
-Each has `size` parameters, `initial()` ones, `bind(parameters [P, 1, D])` once for an episode and
-`act(bound, obs [P, E, O])` for every step. The controls of the circuit: what the same search
-makes of a clock alone, of feedback alone, and of a network.
-"""
+"""The controls of the circuit: what the same search makes of a clock, feedback, a network."""
 
 import itertools
 import math
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from ..api import State
-from .circuit import Array, clock, namespace
-
-
-class Controller(Protocol):
-    """Maps parameters and observations to actions in [-1, 1], batched over both."""
-
-    size: int
-
-    def initial(self, generator: torch.Generator | None = None) -> Tensor:
-        """Return parameters [D] to start from."""
-        ...
-
-    def bind(self, parameters: Tensor) -> Any:
-        """Prepare parameters [..., D] for `act`: a tuple of tensors."""
-        ...
-
-    def act(self, bound: Any, obs: Array) -> Array:
-        """Return actions [..., N] for observations [..., O], all tensors or all numpy arrays."""
-        ...
-
-
-def to_numpy(bound: Any) -> Any:
-    """Return what `bind` gave with numpy arrays for tensors: a batch of small arrays is faster."""
-    if isinstance(bound, Tensor):
-        return bound.numpy()
-    if hasattr(bound, "numpy"):
-        return bound.numpy()
-    return tuple(to_numpy(x) for x in bound)
+from ..controllers import Array, namespace
+from .circuit import clock
 
 
 class SineCPG:
@@ -143,20 +110,3 @@ class Network:
             if i < len(bound) - 1:
                 x = xp.tanh(x)
         return xp.clip(x[..., 0, :], -1, 1)
-
-
-class ControllerPolicy:
-    """A controller with its parameters [D] as a `Policy`: deterministic, without memory."""
-
-    def __init__(self, controller: Controller, parameters: Tensor) -> None:
-        self.controller, self.parameters = controller, parameters
-        self._bound = controller.bind(parameters)
-
-    def initial_state(self, n: int) -> State:
-        """Return (): the clock is in the observation."""
-        return ()
-
-    @torch.no_grad()
-    def act(self, obs: Tensor, state: State, *, explore: bool) -> tuple[Tensor, State]:
-        """Return the controller's actions; exploring is the search's business."""
-        return self.controller.act(self._bound, obs), state

@@ -12,7 +12,7 @@ from ..seeding import generator
 from .learner import OER
 
 
-class Frozen:
+class Distilled:
     """Small policies, one for each finished task, that nothing changes any more."""
 
     def __init__(self, obs_dim: int, act_dim: int, hidden: tuple[int, ...], tasks: int) -> None:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from ...buffers import Transitions
-from ..api import Metrics
-from ..checks import within
+from ..api import Metrics, within
 from ..networks import DeterministicActor, flatten, step
 from ..seeding import generator, stream_seed
 from ..td3 import TD3, TD3Config

@@ -172,7 +172,7 @@ def mbes(p: Pick, chains: int = 10) -> Tensor:
     targets, shift = states, 0
     barred = torch.zeros(len(data))  # added to the distances: inf for no candidate
     if p.match == "model":
-        follows = scored(p, lambda r: model.sample(batch.obs[r], batch.action[r], member=False)[0])
+        follows = scored(p, lambda r: model.predict(batch.obs[r], batch.action[r], member=False)[0])
         targets, shift = (follows - mean) / std, 1  # what is kept is the row after the match
         barred[ends] = torch.inf  # whose successor would be another episode's
     squares = targets.square().sum(1)
@@ -210,7 +210,7 @@ def mbes(p: Pick, chains: int = 10) -> Tensor:
                 break
             obs = batch.obs[at]
             action = act(obs)
-            query = (model.sample(obs, action, member=True)[0] - mean) / std
+            query = (model.predict(obs, action, member=True)[0] - mean) / std
             sure = (model.disagreement(obs, action) <= limit).tolist()
             distances = squares - 2 * query @ targets.T
             asked, fired = asked + len(at), fired + sure.count(False)

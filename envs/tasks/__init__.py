@@ -1,22 +1,22 @@
 """The tasks that Reverie ships, by id."""
 
 from ..task import Task
-from . import bodies, families, half_cheetah, small, swim, swimmer, walkers
+from . import ant, arms, families, half_cheetah, humanoids, pendulums, swim, swimmer, walkers
 
 TASKS: dict[str, Task] = {
     task.id: task
     for task in (
-        bodies.ANT,
-        bodies.HUMANOID,
-        bodies.HUMANOID_STANDUP,
+        ant.ANT,
+        humanoids.HUMANOID,
+        humanoids.HUMANOID_STANDUP,
         half_cheetah.HALF_CHEETAH,
         walkers.HOPPER,
         swimmer.SWIMMER,
         walkers.WALKER2D,
-        small.INVERTED_DOUBLE_PENDULUM,
-        small.INVERTED_PENDULUM,
-        small.PUSHER,
-        small.REACHER,
+        pendulums.INVERTED_DOUBLE_PENDULUM,
+        pendulums.INVERTED_PENDULUM,
+        arms.PUSHER,
+        arms.REACHER,
         swim.SWIM,
         families.CHEETAH_VEL,
         families.ANT_DIR,

@@ -13,8 +13,10 @@ import numpy as np
 from ..api import Array
 from ..random import uniforms
 from ..task import Fields, Params, Task
-from .bodies import ant_setup, ant_terminated, clipped_forces
-from .common import (
+from .ant import ant_setup, ant_terminated
+from .swimmer import xy_before
+from .v5 import (
+    clipped_forces,
     column,
     control_cost,
     gymnasium_model,
@@ -22,7 +24,6 @@ from .common import (
     noise_uniform,
     x_before,
 )
-from .swimmer import xy_before
 from .walkers import observe_clipped, walker_terminated
 
 HORIZON = 200

@@ -4,7 +4,7 @@ from typing import Any
 
 from ..api import Array
 from ..task import Fields, Params, Task
-from .common import control_cost, gymnasium_model, noise_normal, positions, x_before
+from .v5 import control_cost, gymnasium_model, noise_normal, positions, x_before
 
 
 def cheetah_observe(xp: Any, f: Fields, p: Params) -> Array:

@@ -4,7 +4,7 @@ from typing import Any
 
 from ..api import Array
 from ..task import Fields, Params, Task
-from .common import column, control_cost, gymnasium_model, noise_uniform, positions, xy_info
+from .v5 import column, control_cost, gymnasium_model, noise_uniform, positions, xy_info
 
 
 def xy_before(xp: Any, f: Fields, p: Params) -> Array:

@@ -4,7 +4,7 @@ from typing import Any
 
 from ..api import Array
 from ..task import Fields, Params, Task
-from .common import (
+from .v5 import (
     between,
     control_cost,
     gymnasium_model,

@@ -10,9 +10,9 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from . import WarpSettings
 from .graph import Graph, on_torchs_stream
 from .models import put
+from .settings import WarpSettings
 
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION.value
 _LIMIT = 1e10  # mjMAXVAL: beyond it C MuJoCo calls a state bad

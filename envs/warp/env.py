@@ -13,10 +13,10 @@ from ..api import Array, StepResult
 from ..contexts import Contexts
 from ..task import Params, Task
 from ..worlds import Worlds
-from . import WarpSettings
 from .engine import WarpPhysics
 from .graph import Graph
 from .models import sizes, supported
+from .settings import WarpSettings
 from .starts import DeviceStarts, to_host
 
 

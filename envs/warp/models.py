@@ -103,7 +103,7 @@ def sizes(worlds: Worlds, steps: int = 400) -> tuple[int, int]:
     touch the most. Twice the peak of constraint rows, rounded up to 32; four times that of
     contacts, whose pool also holds the candidate pairs.
     """
-    from ..core import TaskEnv
+    from ..native.env import TaskEnv
 
     count = max(16, len(worlds.models))
     env = TaskEnv(worlds.task, count, context=worlds.contexts, options=worlds.options)

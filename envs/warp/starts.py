@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ..random import CounterDraws
-from ..starts import rows_of
 from ..task import Params, Task
+from ..worlds import rows_of
 
 
 def to_host(x: Tensor) -> Any:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ...buffers import Layout, ReplayBuffer, Transitions
-from .common import OURS, BenchOptions, Peer, Report, Row, interleave, torch_threads, version
+from .report import OURS, BenchOptions, Peer, Report, Row, interleave, torch_threads, version
 
 SB3, CPPRB = "SB3", "cpprb"
 OBS, ACT, BATCH, ADD = 17, 6, 256, 16

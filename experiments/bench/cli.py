@@ -8,9 +8,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from ..stamp import hardware
+from ..runs.stamp import hardware
 from . import buffer, env, gpu, learner, offline, population
-from .common import OURS, BenchOptions, Report
+from .report import OURS, BenchOptions, Report
 
 MISSING = "not installed (pip install reverie[bench])"
 BENCHES: dict[str, Callable[[BenchOptions], Report]] = {

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...agents.acting import advance
 from ...buffers import Layout, ReplayBuffer, Transitions
 from ...envs import make
-from ..rollout import advance
-from .common import (
+from .report import (
     OURS,
     V5_TASKS,
     BenchOptions,

@@ -7,11 +7,11 @@ from typing import Any
 import mujoco
 import torch
 
+from ...agents.acting import advance
 from ...buffers import Layout, ReplayBuffer
 from ...envs import BatchEnv, WarpSettings, make
-from ..process import check_device
-from ..rollout import advance
-from .common import OURS, BenchOptions, Peer, Report, Row, interleave, torch_threads, version
+from ..runs.resources import check_device
+from .report import OURS, BenchOptions, Peer, Report, Row, interleave, torch_threads, version
 
 BARE, NATIVE = "bare MuJoCo Warp", "native engine"
 TASKS = ("HalfCheetah-v5", "Ant-v5", "Humanoid-v5", "Swim-v0")

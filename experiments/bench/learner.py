@@ -8,7 +8,7 @@ import torch
 
 from ...agents import SAC, TD3
 from ...buffers import Layout, ReplayBuffer, Transitions
-from .common import OURS, BenchOptions, Peer, Report, Row, interleave, torch_threads, version
+from .report import OURS, BenchOptions, Peer, Report, Row, interleave, torch_threads, version
 
 SB3 = "SB3"
 OBS, ACT, BATCH, HIDDEN = 17, 6, 256, (256, 256)

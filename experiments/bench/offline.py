@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from ...agents import TD3, TD3Config
 from ...agents.dynamics import DynamicsEnsemble
 from ...agents.oer.selectors import Pick, mbes
-from ...agents.standardised import Standardised
+from ...agents.offline.standardised import Standardised
 from ...buffers import Card, Dataset, Transitions
-from .common import OURS, BenchOptions, Peer, Report, Row, interleave, torch_threads, version
+from .report import OURS, BenchOptions, Peer, Report, Row, interleave, torch_threads, version
 
 PLAIN = "plain TD3+BC"
 EPISODE, KEPT = 200, 1000

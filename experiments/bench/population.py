@@ -7,11 +7,12 @@ import mujoco
 import numpy as np
 import torch
 
-from ...agents.ncap import Circuit, joint_limit, to_numpy
+from ...agents.candidates import Play
+from ...agents.controllers import to_numpy
+from ...agents.ncap import Circuit, joint_limit
 from ...envs import make
-from ..population import Play
-from .common import OURS, BenchOptions, Peer, Report, Row, interleave, torch_threads, version
 from .env import engine_share
+from .report import OURS, BenchOptions, Peer, Report, Row, interleave, torch_threads, version
 
 LOOP = "one-env loop"
 LINKS = 6

@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file
 from tiny import BY_LOOP, METHODS, config, module_of
 
-from reverie.experiments import checkpoint, cli, load_run, sac, td3
-from reverie.experiments.process import DIVERGED
+from reverie.experiments import cli, load_run, sac, td3
+from reverie.experiments.runs import checkpoint
+from reverie.experiments.runs.stopping import DIVERGED
 
 
 def fork(work):
@@ -254,7 +255,7 @@ def test_an_observation_that_is_not_finite_stops_the_run(tmp_path):
 
     gymnasium.register("Breaks-v0", entry_point=Breaks, max_episode_steps=30)
     options = config("sac", tmp_path, "run", env="Breaks-v0", num_envs=1)
-    from reverie.experiments.process import Diverged
+    from reverie.experiments.runs.stopping import Diverged
 
     with pytest.raises(Diverged, match="non-finite observation"):
         sac.main(options)

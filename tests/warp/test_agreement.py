@@ -15,8 +15,8 @@ from on_warp import DEVICE, ON_GPU
 
 mjw = pytest.importorskip("mujoco_warp", reason="needs the extra: pip install 'reverie[gpu]'")
 
-from reverie.envs.core import TaskEnv  # noqa: E402
-from reverie.envs.physics import NativePhysics  # noqa: E402
+from reverie.envs.native.engine import NativePhysics  # noqa: E402
+from reverie.envs.native.env import TaskEnv  # noqa: E402
 from reverie.envs.tasks import TASKS  # noqa: E402
 from reverie.envs.warp import WarpSettings  # noqa: E402
 from reverie.envs.warp.engine import WarpPhysics  # noqa: E402

@@ -13,7 +13,7 @@ from reverie.envs.check import check_env
 from reverie.envs.contexts import FEATURES, default
 from reverie.envs.tasks import TASKS
 from reverie.experiments import sac
-from reverie.experiments.result import load_run
+from reverie.experiments.runs.result import load_run
 
 pytest.importorskip("mujoco_warp", reason="needs the extra: pip install 'reverie[gpu]'")
 

@@ -1,0 +1,57 @@
+"""Many candidates in one batch of worlds: what a black-box search is told."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..envs import BatchEnv
+from .controllers import Controller, to_numpy
+
+
+def population_returns(
+    env: BatchEnv, controller: Controller, parameters: Tensor, seed: int
+) -> Tensor:
+    """Return the returns [P, E] of candidates [P, D] over one episode in each of P x E worlds.
+
+    World c E + e plays candidate c; give the worlds of one e the same stream of start states.
+    A world that ends early, or goes bad, keeps what it has.
+    """
+    candidates = len(parameters)
+    episodes, rest = divmod(env.num_envs, candidates)
+    if rest:
+        raise ValueError(f"{env.num_envs} worlds cannot be shared by {candidates} candidates")
+    if env.max_episode_steps is None:
+        raise ValueError("the environment has no time limit: returns would have no end")
+    if not hasattr(env, "advance"):
+        raise ValueError("populations play on Reverie's own tasks")
+    bound = to_numpy(controller.bind(parameters[:, None]))
+    env.reset(seed)
+    play = Play(env, controller, bound, (candidates, episodes))
+    for _ in range(env.max_episode_steps):
+        play.step()
+    return torch.from_numpy(play.total.astype(np.float32)).view(candidates, episodes)
+
+
+class Play:
+    """All candidates' episodes, step by step, in numpy: small arrays are cheaper there."""
+
+    def __init__(
+        self, env: Any, controller: Controller, bound: object, shape: tuple[int, int]
+    ) -> None:
+        self.env, self.controller, self.bound, self.shape = env, controller, bound, (*shape, -1)
+        self.obs = env.current_obs().double().numpy()
+        self.total = np.zeros(env.num_envs)
+        self.alive: np.ndarray | None = None  # None: all of them
+
+    def step(self) -> None:
+        """Act, step, count rewards; no world restarts."""
+        env = self.env
+        action = self.controller.act(self.bound, self.obs.reshape(self.shape))
+        action = action.reshape(env.num_envs, env.act_dim)
+        self.obs, reward, terminated, _, bad = env.advance(env.to_native(action))
+        self.total += reward if self.alive is None else reward * self.alive
+        if bad.any() or terminated.any():
+            alive = np.ones(env.num_envs, bool) if self.alive is None else self.alive
+            self.alive = alive & ~(bad | terminated)

@@ -1,0 +1,26 @@
+"""Losses that keep actions near those of the data."""
+
+from torch import Tensor
+
+from ..buffers import Transitions
+
+
+def cloning_loss(action: Tensor, data: Tensor) -> Tensor:
+    """Return the squared distance of actions [B, A], averaged over both (behaviour cloning)."""
+    return (action - data).square().mean()
+
+
+def td3_bc_loss(q: Tensor, action: Tensor, data: Tensor, alpha: float) -> Tensor:
+    """Return -lambda mean Q + cloning, lambda = alpha / mean |Q| without gradient.
+
+    TD3+BC, Fujimoto & Gu 2021 (arXiv:2106.06860), eq. 3 and 5. ReBRAC's actor loss
+    (arXiv:2305.09836, eq. 5) is this one times beta_1 A for alpha = 1 / (beta_1 A).
+    """
+    return -alpha * q.mean() / q.detach().abs().mean() + cloning_loss(action, data)
+
+
+def next_action_gap(next_action: Tensor, batch: Transitions) -> Tensor:
+    """Return |a' - a'_data|^2 [B] (ReBRAC, eq. 4); 0 where the recording was cut."""
+    data = batch.extra["next_action"].view_as(next_action)
+    gap = (next_action - data).square().sum(-1)
+    return gap * (1 - batch.truncated)

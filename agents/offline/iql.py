@@ -1,0 +1,155 @@
+"""Implicit Q-learning: values of the data's own actions, and cloning weighted by advantage."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...buffers import Transitions
+from .. import losses
+from ..api import Metrics, State, within
+from ..networks import Critic, DeterministicActor, flatten, initialise, mlp, step
+from ..seeding import generator
+
+
+@dataclass(frozen=True)
+class IQLConfig:
+    """Settings of the learner; the defaults are those of Kostrikov et al. (2021) for MuJoCo.
+
+    Their loader also scales rewards by 1000 / (best - worst return of an episode); ours does not,
+    so `temperature` is per unit of reward.
+    """
+
+    gamma: float = 0.99
+    """discount of future rewards per environment step"""
+    tau: float = 0.005
+    """fraction that target critics move towards the critics at each update"""
+    lr: float = 3e-4
+    """Adam learning rate of all networks"""
+    hidden: tuple[int, ...] = (256, 256)
+    """hidden layer widths of all networks"""
+    expectile: float = 0.7
+    """tau of the value's expectile; above 0.5 it leans to the better actions"""
+    temperature: float = 3.0
+    """beta of the weights exp(beta A) of cloning"""
+    critic_norm: str = "none"
+    """none or layer"""
+
+
+def expectile_loss(advantage: Tensor, expectile: float) -> Tensor:
+    """Return mean |tau - 1(u < 0)| u^2, u = Q - V (IQL, Kostrikov 2021, arXiv:2110.06169 eq. 5)."""
+    weight = torch.where(advantage < 0, 1 - expectile, expectile)
+    return (weight * advantage.square()).mean()
+
+
+def advantage_weights(advantage: Tensor, temperature: float) -> Tensor:
+    """Return exp(beta A), at most 100 as in the authors' code (IQL, eq. 7)."""
+    return (temperature * advantage).exp().clamp(max=100.0)
+
+
+class Value(nn.Module):
+    """A state value: MLP to one number."""
+
+    def __init__(self, obs_dim: int, hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        self.net = mlp([obs_dim, *hidden, 1])
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Return values [B]."""
+        value: Tensor = self.net(obs)[..., 0]
+        return value
+
+
+class IQL:
+    """IQL (Kostrikov et al. 2021, algorithm 1); an `Agent`.
+
+    The policy is deterministic and cloned by weighted squared error: the authors' Gaussian of
+    unit scale, whose log density that is.
+    """
+
+    columns: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        obs_dim: int,
+        act_dim: int,
+        config: IQLConfig | None = None,
+        *,
+        device: str | torch.device = "cpu",
+        seed: int = 0,
+    ) -> None:
+        self.config = c = config or IQLConfig()
+        within(c, gamma=(0, 1), tau=(0, 1), lr=(0, 1), expectile=(0, 1), temperature=(0, 1e6))
+        if c.critic_norm == "batch":
+            raise ValueError("critic_norm='batch' needs CrossQ's joint update, which SAC has")
+        self.device = torch.device(device)
+        with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator
+            self.actor = DeterministicActor(obs_dim, act_dim, c.hidden)
+            self.value = Value(obs_dim, c.hidden)
+        self.critic = Critic(obs_dim, act_dim, c.hidden, 2, c.critic_norm)
+        weights = generator(seed, "weights")
+        self.optimizers: dict[str, torch.optim.Adam] = {}
+        flats = {}
+        for name in ("actor", "critic", "value"):
+            network: nn.Module = getattr(self, name)
+            initialise(network, weights)
+            network.to(self.device)
+        self.target_critic = copy.deepcopy(self.critic)
+        for name in ("actor", "critic", "value"):
+            flats[name] = flatten(getattr(self, name))
+            self.optimizers[name] = torch.optim.Adam([flats[name]], lr=c.lr, fused=True)
+        self._critic_flat, self._target_flat = flats["critic"], flatten(self.target_critic)
+
+    def initial_state(self, n: int) -> State:
+        """Return (): no memory."""
+        return ()
+
+    @torch.no_grad()
+    def act(self, obs: Tensor, state: State, *, explore: bool) -> tuple[Tensor, State]:
+        """Return the actor's action, the same whether exploring or not."""
+        return self.actor(obs.to(self.device)), state
+
+    def update(self, batch: Transitions, **more: Transitions) -> Metrics:
+        """Take one gradient step on value, critics and actor, in this order."""
+        c = self.config
+        with torch.no_grad():
+            best = self.target_critic(batch.obs, batch.action).min(0).values
+        advantage = best - self.value(batch.obs)
+        value_loss = expectile_loss(advantage, c.expectile)
+        step(self.optimizers["value"], value_loss)
+
+        with torch.no_grad():
+            next_value = self.value(batch.next_obs)
+            target = losses.td_target(batch.reward, next_value, batch.terminated, c.gamma)
+        q = self.critic(batch.obs, batch.action)
+        critic_loss = losses.critic_loss(q, target)
+        step(self.optimizers["critic"], critic_loss)
+
+        weight = advantage_weights(advantage.detach(), c.temperature)
+        gap = (self.actor(batch.obs) - batch.action).square().sum(-1)
+        actor_loss = (weight * gap).mean()
+        step(self.optimizers["actor"], actor_loss)
+        with torch.no_grad():
+            self._target_flat.lerp_(self._critic_flat, c.tau)
+        return {
+            "critic_loss": critic_loss.detach(),
+            "value_loss": value_loss.detach(),
+            "actor_loss": actor_loss.detach(),
+            "q": q.detach().mean(),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks, target and optimisers."""
+        names = ("actor", "critic", "value", "target_critic")
+        networks = {name: getattr(self, name).state_dict() for name in names}
+        return {**networks, "optimizers": {k: o.state_dict() for k, o in self.optimizers.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        for name in ("actor", "critic", "value", "target_critic"):
+            getattr(self, name).load_state_dict(state[name])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(copy.deepcopy(state["optimizers"][name]))

@@ -1,0 +1,1 @@
+"""Doors to gymnasium and Stable-Baselines3, both ways."""

@@ -1,0 +1,1 @@
+"""The default engine: MuJoCo's own C batch."""

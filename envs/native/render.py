@@ -1,0 +1,78 @@
+"""Pictures of a world without a screen."""
+
+import ctypes.util
+import importlib
+import os
+from typing import Any
+
+import mujoco
+import numpy as np
+from mujoco.rendering.classic import gl_context
+
+from ..api import Array
+
+HELP = (
+    "no headless OpenGL on this machine: install EGL or OSMesa (Debian: `apt-get install "
+    "libegl1 libgl1-mesa-dri`, or `libosmesa6`)."
+)
+
+
+def _headless_context() -> Any:
+    """Return MuJoCo's OpenGL context class for this machine, without touching a screen.
+
+    MuJoCo chooses when it is imported, by MUJOCO_GL, and takes a window system by default; so
+    where neither is given the choice is made here, from the libraries that are installed.
+    """
+    if os.environ.get("MUJOCO_GL") or os.environ.get("DISPLAY"):
+        return gl_context.GLContext
+    for name, library in (("egl", "EGL"), ("osmesa", "OSMesa")):
+        if ctypes.util.find_library(library):
+            return importlib.import_module(f"mujoco.{name}").GLContext
+    raise RuntimeError(HELP)
+
+
+class WorldRenderer:
+    """Renders single worlds of a `TaskEnv`, one at a time.
+
+    Raises RuntimeError that says what to install where there is no headless OpenGL.
+    """
+
+    def __init__(self, env: Any, width: int = 320, height: int = 240) -> None:
+        self.env = env
+        model = env.model
+        model.vis.global_.offwidth = max(model.vis.global_.offwidth, width)
+        model.vis.global_.offheight = max(model.vis.global_.offheight, height)
+        self._renderer = _open(model, height, width)
+        self._data = mujoco.MjData(model)
+        self._camera = mujoco.MjvCamera()
+        mujoco.mjv_defaultFreeCamera(model, self._camera)
+        for name, value in env.task.camera.items():
+            if name == "trackbody":
+                self._camera.type = mujoco.mjtCamera.mjCAMERA_TRACKING
+                self._camera.trackbodyid = value
+            else:
+                setattr(self._camera, name, value)
+
+    def frame(self, world: int = 0) -> Array:
+        """Return world `world` as an RGB image [H, W, 3], uint8."""
+        state = self.env.physics.get_state()[world]
+        sig = mujoco.mjtState.mjSTATE_INTEGRATION.value
+        model = self.env.physics.models[world]
+        mujoco.mj_setState(model, self._data, state, sig)
+        mujoco.mj_forward(model, self._data)
+        self._renderer.update_scene(self._data, self._camera)
+        return np.asarray(self._renderer.render()).copy()
+
+    def close(self) -> None:
+        """Free the OpenGL context."""
+        self._renderer.close()
+
+
+def _open(model: mujoco.MjModel, height: int, width: int) -> mujoco.Renderer:
+    try:
+        gl_context.GLContext = _headless_context()
+        return mujoco.Renderer(model, height, width)
+    except RuntimeError:
+        raise
+    except Exception as error:  # the bindings raise whatever their OpenGL loader raises
+        raise RuntimeError(f"{HELP} MuJoCo said: {error}") from error

@@ -1,0 +1,221 @@
+"""eval, plot, watch and list."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...agents.acting import evaluate
+from ...envs import known_ids, make
+from ...envs.contexts import parse_contexts
+from ..runs.loading import load_policy
+from ..runs.policy import LoadedPolicy
+from ..runs.result import load_run
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """Score a run's policy on fresh episodes."""
+
+    episodes: int = 20
+    """episodes, one in each of as many worlds"""
+    seed: int = 12345
+    """seed of the start states"""
+    env: str | None = None
+    """another environment than the run's own"""
+    explore: bool = False
+    """act with exploration noise"""
+
+
+def _cli(cls: Any, args: Sequence[str], name: str) -> Any:
+    import tyro
+
+    return tyro.cli(cls, args=list(args), prog=f"reverie {name}")
+
+
+def _positional(args: Sequence[str], command: str) -> tuple[list[str], list[str]]:
+    n = next((i for i, a in enumerate(args) if a.startswith("-")), len(args))
+    if n == 0 and not {"-h", "--help"} & set(args):
+        raise ValueError(
+            f"`reverie {command}` needs a run directory or an id first: `reverie {command} --help`"
+        )
+    return list(args[:n]), list(args[n:])
+
+
+def _world(policy: LoadedPolicy, env: str | None, num_envs: int, seed: int = 0) -> Any:
+    config = policy.config
+    if env is not None:
+        return make(env, num_envs, seed=seed)
+    contexts = parse_contexts(config.get("context", ()))
+    n = max(num_envs, len(contexts or ()))
+    return make(config["env"], n, seed=seed, context=contexts, **config.get("env_options", {}))
+
+
+def score(args: Sequence[str]) -> int:
+    """Print the mean, spread and length of a run's episodes."""
+    paths, rest = _positional(args, "eval")
+    options: EvalOptions = _cli(EvalOptions, rest, "eval RUN...")
+    for path in paths:
+        policy = load_policy(path)
+        env = _world(policy, options.env, options.episodes)
+        result = evaluate(policy, env, seed=options.seed, explore=options.explore)
+        row = {
+            "run": path,
+            "return": round(result.mean, 2),
+            "std": round(float(result.returns.std()), 2),
+            "min": round(float(result.returns.min()), 2),
+            "max": round(float(result.returns.max()), 2),
+            "length": float(result.lengths.mean()),
+            "episodes": result.returns.size,
+        }
+        print(json.dumps(row))
+    return 0
+
+
+@dataclass(frozen=True)
+class PlotOptions:
+    """Draw learning curves; runs of one method and environment are averaged over seeds."""
+
+    out: Path = Path("curve.png")
+    """PNG to write"""
+    kind: str = "eval"
+    """eval or train returns"""
+    against: str | None = None
+    """instead, of results of `reverie compare`: the metric at the end against this one, by arm"""
+    metric: str = "return"
+    """what is drawn against it"""
+
+
+def plot(args: Sequence[str]) -> int:
+    """Write a PNG of learning curves, or of what one metric costs in another."""
+    paths, rest = _positional(args, "plot")
+    options: PlotOptions = _cli(PlotOptions, rest, "plot RUN...")
+    from ..studies.plots import curves, tradeoff
+
+    if options.against is not None:
+        print(tradeoff([Path(p) for p in paths], options.against, options.metric, options.out))
+        return 0
+    print(curves([load_run(p) for p in paths], options.out, options.kind))
+    return 0
+
+
+@dataclass(frozen=True)
+class WatchOptions:
+    """Film a run's policy without a screen."""
+
+    out: Path | None = None
+    """file to write: .mp4 (extra [video]), .gif or .png (a strip); None is RUN/watch.gif"""
+    steps: int = 200
+    """environment steps to film"""
+    seed: int = 0
+    """seed of the start state"""
+    dump: bool = False
+    """show the last states before a run met a value that was not finite"""
+    world: int = 0
+    """world to show of a dump"""
+    waves: bool = False
+    """draw the wave along a swimmer's joints instead of a film"""
+
+
+def _panel(policy: LoadedPolicy) -> Any:
+    """Return what to draw beside the film: the circuit where the policy is one, else nothing."""
+    from .ncap_figures import Panel, circuit_of
+
+    return None if circuit_of(policy) is None else Panel(policy, 240)
+
+
+def watch(args: Sequence[str]) -> int:
+    """Write a short video, or a strip of pictures, of a run's policy."""
+    paths, rest = _positional(args, "watch")
+    options: WatchOptions = _cli(WatchOptions, rest, "watch RUN")
+    from .film import film, film_dump, to_film
+
+    for path in paths:
+        out = options.out or Path(path) / ("dump.gif" if options.dump else "watch.gif")
+        if options.dump:
+            what, states = film_dump(Path(path), out, options.world)
+            print(f"{out}: the last {states} states before {what}")
+            continue
+        policy = load_policy(path)
+        policy.config["env_options"] = to_film(policy.config.get("env_options", {}))
+        env = _world(policy, None, 1, options.seed)
+        if options.waves:
+            from .ncap_figures import waves
+
+            target = options.out or Path(path) / "waves.png"
+            lags = ", ".join(f"{x:.1f}" for x in waves(policy, env, target))
+            print(f"{target}: each joint lags the one in front by {lags} steps")
+            continue
+        total, steps = film(policy, env, out, options.steps, _panel(policy))
+        print(f"{out}: {steps} steps, return {total:.1f}")
+    return 0
+
+
+def show(args: Sequence[str]) -> int:
+    """Print methods, environments or the runs of a folder."""
+    from ..methods import COMMANDS, METHODS
+
+    what = args[0] if args else "all"
+    if what not in ("all", "methods", "envs", "runs", "zoo"):
+        raise ValueError(f"list what? {what!r} is none of methods, envs, runs, zoo")
+    if what in ("all", "methods"):
+        for name, method in METHODS.items():
+            print(f"{name:8s} {method.about}")
+        if what == "all":
+            print(f"commands {', '.join(COMMANDS)}\n")
+    if what in ("all", "envs"):
+        print("\n".join(known_ids()))
+        print("and any gymnasium id (my_pkg:MyEnv-v0)")
+    if what == "zoo":
+        from ..runs import zoo
+
+        for name in zoo.names():
+            card = zoo.card(name)
+            print(f"zoo:{name:22s} {card['env']}, return {card['return']:.1f}, {card['note']}")
+    if what == "runs":
+        _list_runs(Path(args[1] if len(args) > 1 else "runs"))
+    return 0
+
+
+def _list_runs(folder: Path) -> None:
+    stamps = sorted(folder.glob("**/stamp.json"))
+    if not stamps:
+        print(f"no runs in {folder}/", file=sys.stderr)
+    for path in stamps:
+        stamp = json.loads(path.read_text())
+        score = load_run(path.parent).frame()
+        last = f"{score['return'][-1]:10.1f}" if len(score.get("return", ())) else f"{'-':>10s}"
+        print(f"{stamp['status']:11s} {stamp['step']:>10,} steps {last}  {path.parent}")
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """Check an environment for what spoils learning from it."""
+
+    steps: int = 1000
+    """length of the long checks"""
+
+
+def check(args: Sequence[str]) -> int:
+    """Print a table of findings; the exit status is 1 if one is a fault."""
+    ids, rest = _positional(args, "check-env")
+    options: CheckOptions = _cli(CheckOptions, rest, "check-env ID")
+    from rich.console import Console
+    from rich.table import Table
+
+    from ...envs.check import FAULT, check_env
+
+    faults = 0
+    for env_id in ids:
+        table = Table("check", "verdict", "finding", title=env_id, title_justify="left")
+        for row in check_env(env_id, steps=options.steps):
+            colour = {"FAULT": "bold red", "lost": "yellow"}.get(row.verdict, "green")
+            table.add_row(row.name, f"[{colour}]{row.verdict}[/]", row.detail)
+            faults += row.verdict == FAULT
+        Console(width=110).print(table)
+    return 1 if faults else 0
+
+
+RUN = {"eval": score, "plot": plot, "watch": watch, "list": show, "check-env": check}

@@ -1,0 +1,145 @@
+"""The loop of every offline learner: draw, learn, and now and then look."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from ...agents import Agent, Metrics, Policy
+from ...agents.acting import EVAL_SEED, Evaluation, evaluate
+from ...agents.networks import actor_widths
+from ...agents.offline.standardised import Standardised
+from ...buffers import Card, Source, Transitions
+from ...envs import BatchEnv, make
+from ...envs.contexts import parse_contexts
+from ..runs.resources import check_device, use_threads
+from ..runs.result import Result
+from ..runs.run import Run
+from ..runs.stopping import Interrupted
+from .sources import compose, open_datasets, parse_data, require_same
+
+Build = Callable[..., Agent]  # (obs_dim, act_dim, config, *, device, seed)
+
+
+def judged_as(config: Any, card: Card) -> Any:
+    """Return a configuration in which what it leaves open is the data's: environment, context."""
+    options = {"max_episode_steps": card.max_episode_steps, **card.env_options}
+    own = tuple(f"{name}={value!r}" for name, value in card.context.items())
+    return dataclasses.replace(
+        config,
+        env=config.env or card.env,
+        context=config.context or own,
+        env_options={**options, **config.env_options},
+    )
+
+
+def run_offline(method: str, build: Build, config: Any, resume: bool) -> Result:
+    """Build what a run of an offline method needs, train, and return what came of it.
+
+    The directory comes last: a configuration that cannot be built leaves none behind.
+    """
+    c = config
+    check_device(c.run.device)
+    threads = use_threads(c.run.threads)
+    parts = parse_data(c.data)
+    if not parts or any(p.path is None for p in parts):
+        raise ValueError(
+            f"{method} learns from data, not from a replay of its own: give --data dataset:PATH "
+            "(`reverie collect` makes one)"
+        )
+    datasets = open_datasets(parts, c.seed, c.env)
+    given = datasets
+    card = datasets[0].card
+    own = judged_as(dataclasses.replace(c, env=None, context=(), env_options={}), card)
+    c = judged_as(c, card)
+    alike = (c.env, c.context, c.env_options) == (own.env, own.context, own.env_options)
+    worlds = {**c.env_options, "context": parse_contexts(c.context), "threads": threads}
+    judge = make(c.env, c.run.eval_episodes, **worlds)
+    first = datasets[0].layout
+    if (first.obs_dim, first.act_dim) != (judge.obs_dim, judge.act_dim):
+        raise ValueError(
+            f"the data has obs {first.obs_dim} and action {first.act_dim}, {c.env} has "
+            f"{judge.obs_dim} and {judge.act_dim}"
+        )
+    agent = build(first.obs_dim, first.act_dim, c.agent, device=c.run.device, seed=c.seed)
+    if "next_action" in agent.columns:
+        datasets = [d.with_next_action() for d in datasets]
+    datasets = [d.to(c.run.device) for d in datasets]
+    for d in datasets:
+        d.layout.require(agent.columns, type(agent).__name__)
+    mean, std = datasets[0].moments()
+    if not c.standardise:
+        mean, std = torch.zeros_like(mean), torch.ones_like(std)
+    learner = Standardised(agent, mean, std)
+    source = compose(parts, datasets, None)
+    label = f"{method}-{c.env.split('/')[-1]}-s{c.seed}"
+    with Run(method, c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
+        run.note(**judge.notes)
+        require_same(run, given)
+        judged = train(run, learner, source, judge, c, card if alike else None)
+    return Result(run.path, run.step, judged)
+
+
+def require_finite(run: Run, metrics: Metrics, learner: Any, batch: Transitions) -> None:
+    """Stop the run with a dump of learner and batch if a metric is not finite."""
+    bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+    if bad:
+        fields = {**batch._asdict(), "extra": dict(batch.extra)}
+        dump = {"agent": learner.state_dict(), "batch": fields}
+        run.dump(dump, f"{', '.join(bad)} not finite")
+
+
+def train(
+    run: Run, agent: Agent, source: Source, judge: BatchEnv, config: Any, card: Card | None
+) -> Evaluation:
+    """Take `config.steps` gradient steps; return the last evaluation.
+
+    `card`: the data's, for scores; None where the judge plays something else than the data.
+
+    Raises Interrupted after saving, Diverged after a dump when a metric is not finite.
+    """
+    held: Any = source  # every source of data here has a generator, so a state
+    state = run.restore()
+    if state is not None:
+        agent.load_state_dict(state["agent"])
+        held.load_state_dict(state["source"])
+    judged: Evaluation | None = None
+    on_host = run.options.device == "cpu"
+    while run.step < config.steps:
+        batch = source.sample(config.batch_size)
+        metrics = agent.update(batch)
+        run.tick(1)
+        logging = run.due(run.options.log_every)
+        if on_host or logging:  # reading one is a sync on a GPU
+            require_finite(run, metrics, agent, batch)
+        if logging:
+            run.log(metrics)
+            run.log_time()
+        if run.due(run.options.eval_every):
+            judged = evaluate(agent, judge, seed=EVAL_SEED)
+            run.log(scored(judged, card), kind="eval")
+        if run.due(run.options.checkpoint_every) or run.stopping:
+            run.save({"agent": agent.state_dict(), "source": held.state_dict()})
+            if run.stopping and run.step < config.steps:
+                raise Interrupted(run.path)
+    if judged is None:  # resumed at the end
+        judged = evaluate(agent, judge, seed=EVAL_SEED)
+    return judged
+
+
+def scored(judged: Evaluation, card: Card | None) -> dict[str, float]:
+    """Return what to log of an evaluation, with the score where the card has references."""
+    row = judged.row()
+    if card is not None and card.has_references:
+        row["score"] = card.normalised(judged.mean)
+    return row
+
+
+def load(build: Build, settings: Any, state: Mapping[str, Any]) -> tuple[Policy, int]:
+    """Return the standardised policy of a checkpoint, and the width of its observations."""
+    obs_dim, act_dim = actor_widths(state["inner"]["actor"])
+    learner = Standardised(build(obs_dim, act_dim, settings), state["mean"], state["std"])
+    learner.load_state_dict(state)
+    return learner, obs_dim

@@ -1,0 +1,182 @@
+"""The loop of Stable-Baselines3's PPO over our worlds: roll out, learn, and now and then look."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
+
+from ...agents.acting import EVAL_SEED, SEED_STRIDE, Evaluation, evaluate
+from ...agents.sb3 import PPOConfig, SB3Policy, build_ppo
+from ...envs import BatchEnv
+from ...envs.gym.sb3 import BatchVecEnv
+from ..runs.resources import use_threads
+from ..runs.result import Result
+from ..runs.run import Run
+from ..runs.stopping import Interrupted
+from .build import make_pair
+
+
+class Episodes(BaseCallback):  # type: ignore[misc]
+    """Keeps the episodes that ended since the last row of the log."""
+
+    recent: list[tuple[float, int]]
+
+    def _on_step(self) -> bool:
+        ended = [i["episode"] for i in self.locals["infos"] if "episode" in i]
+        self.recent += [(float(e["r"]), int(e["l"])) for e in ended]
+        return True
+
+
+class PPOSession:
+    """SB3's PPO with everything around it that a run changes, as one state.
+
+    Stable-Baselines3 draws from torch's and numpy's global generators: they belong to the run.
+    """
+
+    def __init__(
+        self, env: BatchEnv, config: PPOConfig, seed: int, policy: Any = "MlpPolicy", **kwargs: Any
+    ) -> None:
+        self.env, self.seed = env, seed
+        self.monitor = VecMonitor(BatchVecEnv(env))
+        self.normal: VecNormalize | None = None
+        worlds: Any = self.monitor
+        if config.normalize:
+            worlds = self.normal = VecNormalize(self.monitor, gamma=config.gamma)
+        self.model: PPO = build_ppo(worlds, config, seed, policy, kwargs)
+        self.callback = Episodes()
+        self.callback.recent = []
+        self.model._setup_learn(0, self.callback)
+        self.policy = SB3Policy(self.model.policy, self.normal and self.normal.obs_rms)
+
+    def begin(self, run: Run) -> None:
+        """Go on from the newest checkpoint, if there is one."""
+        run.note(**self.env.notes)
+        state = run.restore()
+        if state is None:
+            return
+        self.load_state_dict(state)
+        if not self.env.restores:
+            run.note(resume="the environment has no saved state: restarted at a reset")
+            self.env.reset(self.seed * SEED_STRIDE + run.step)
+            model = self.model
+            model._last_obs, model._last_episode_starts = model.env.reset(), np.ones(model.n_envs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a bit-exact continuation needs, at the end of a rollout."""
+        m = self.model
+        name, key, *rest = np.random.get_state()
+        return {
+            "agent": {
+                "policy": m.policy.state_dict(),
+                "optimizer": m.policy.optimizer.state_dict(),
+                "statistics": self.normal and _moments(self.normal.obs_rms),
+            },
+            "env": self.env.state_dict(),
+            "returns": self.normal and (_moments(self.normal.ret_rms), self.normal.returns),
+            "monitor": (self.monitor.episode_returns, self.monitor.episode_lengths),
+            "last": (m._last_obs, m._last_episode_starts, m.num_timesteps, m._n_updates),
+            "recent": self.callback.recent,
+            "torch": torch.get_rng_state(),
+            "numpy": (name, np.asarray(key, np.int64), *rest),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        m, agent = self.model, state["agent"]
+        m.policy.load_state_dict(agent["policy"])
+        m.policy.optimizer.load_state_dict(agent["optimizer"])
+        self.env.load_state_dict(state["env"])
+        if self.normal is not None:
+            _set_moments(self.normal.obs_rms, agent["statistics"])
+            moments, returns = state["returns"]
+            _set_moments(self.normal.ret_rms, moments)
+            self.normal.returns = returns.copy()
+        sums, lengths = state["monitor"]
+        self.monitor.episode_returns, self.monitor.episode_lengths = sums.copy(), lengths.copy()
+        obs, m._last_episode_starts, m.num_timesteps, m._n_updates = state["last"]
+        m._last_obs = obs.copy()
+        self.callback.recent = list(state["recent"])
+        torch.set_rng_state(state["torch"])
+        name, key, *rest = state["numpy"]
+        np.random.set_state((name, key.astype(np.uint32), *rest))
+
+    def row(self) -> dict[str, float]:
+        """Return what to log, and forget the episodes in it."""
+        values = self.model.logger.name_to_value
+        row = {k.split("/")[1]: float(v) for k, v in values.items() if k.startswith("train/")}
+        row = {k: v for k, v in row.items() if np.isfinite(v)}  # no variance to explain: NaN
+        row["bad_worlds"] = self.env.bad_worlds
+        if recent := self.callback.recent:
+            row["return"] = sum(r for r, _ in recent) / len(recent)
+            row["length"] = sum(n for _, n in recent) / len(recent)
+        self.callback.recent = []
+        return row
+
+    def require_finite(self, run: Run) -> None:
+        """Stop the run with a dump if the loss or a parameter is not finite."""
+        loss = self.model.logger.name_to_value["train/loss"]
+        bad = [n for n, p in self.model.policy.named_parameters() if not torch.isfinite(p).all()]
+        if bad or not np.isfinite(loss):
+            b = self.model.rollout_buffer
+            rollout = {"obs": b.observations, "action": b.actions, "reward": b.rewards}
+            what = "loss" if not bad else f"parameters {', '.join(bad)}"
+            run.dump({**self.state_dict(), "batch": rollout}, f"{what} not finite")
+
+
+def _moments(x: Any) -> dict[str, Any]:
+    return {"mean": np.asarray(x.mean), "var": np.asarray(x.var), "count": float(x.count)}
+
+
+def _set_moments(x: Any, values: dict[str, Any]) -> None:
+    x.mean, x.var, x.count = values["mean"].copy(), values["var"].copy(), values["count"]
+
+
+def run_ppo(
+    method: str,
+    config: Any,
+    agent: PPOConfig,
+    resume: bool,
+    policy: Any = "MlpPolicy",
+    **kwargs: Any,
+) -> Result:
+    """Train PPO as configured; `policy` and its `kwargs` as Stable-Baselines3 takes them."""
+    c = config
+    if c.run.device != "cpu":
+        raise ValueError(f"PPO runs on the CPU here, got device={c.run.device!r}")
+    env, judge = make_pair(c, use_threads(c.run.threads))
+    s = PPOSession(env, agent, c.seed, policy, **kwargs)
+    label = f"{method}-{c.env.split('/')[-1]}-s{c.seed}"
+    with Run(method, c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
+        judged = train(run, s, judge, c)
+    return Result(run.path, run.step, judged)
+
+
+def train(run: Run, s: PPOSession, judge: BatchEnv, config: Any) -> Evaluation:
+    """Train until `config.steps` transitions or a rollout more; return the last evaluation.
+
+    A run stops and saves between rollouts. Raises Interrupted and Diverged as offpolicy.train.
+    """
+    s.begin(run)
+    model = s.model
+    judged: Evaluation | None = None
+    while run.step < config.steps:
+        model.collect_rollouts(model.env, s.callback, model.rollout_buffer, model.n_steps)
+        model.train()
+        run.tick(model.n_envs * model.n_steps)
+        s.require_finite(run)
+        if run.due(run.options.log_every):
+            run.log(s.row())
+            run.log_time()
+        if run.due(run.options.eval_every):
+            judged = evaluate(s.policy, judge, seed=EVAL_SEED)
+            run.log(judged.row(), kind="eval")
+        if run.due(run.options.checkpoint_every) or run.stopping:
+            run.save(s.state_dict())
+            if run.stopping and run.step < config.steps:
+                raise Interrupted(run.path)
+    if judged is None:  # resumed at the end
+        judged = evaluate(s.policy, judge, seed=EVAL_SEED)
+    return judged

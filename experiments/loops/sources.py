@@ -1,0 +1,84 @@
+"""What `--data` says: sources by name, with shares."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...agents.seeding import stream_seed
+from ...buffers import Dataset, ReplayBuffer, Source, load_dataset, mix
+from ...buffers.dataset import rows_digest
+from ...buffers.formats import load_hdf5, load_minari
+from ..runs.run import Run
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the data: `replay`, or the dataset at `path`, with its share of a batch."""
+
+    path: str | None
+    share: float
+
+
+def parse_data(texts: Sequence[str]) -> list[Part]:
+    """Read `replay:0.5 dataset:PATH:0.5`; the share may be left out and is 1 then."""
+    parts = []
+    for text in texts:
+        kind, _, rest = text.partition(":")
+        head, _, tail = rest.rpartition(":")
+        share, place = 1.0, rest
+        with suppress(ValueError):
+            share, place = float(tail), head
+        if kind == "replay" and not place:
+            parts.append(Part(None, share))
+        elif kind == "dataset" and place:
+            parts.append(Part(place, share))
+        else:
+            raise ValueError(
+                f"--data {text!r}: give replay, replay:0.5, dataset:PATH or dataset:PATH:0.5"
+            )
+    return parts
+
+
+def open_dataset(path: str, seed: int, env: str | None = None) -> Dataset:
+    """Read a dataset of ours, an HDF5 file in D4RL's layout, or `minari:ID`."""
+    if path.startswith("minari:"):
+        return load_minari(path.removeprefix("minari:"), seed=seed)
+    if Path(path).suffix in (".hdf5", ".h5"):
+        return load_hdf5(path, env, seed=seed)
+    return load_dataset(path, seed=seed)
+
+
+def open_datasets(parts: Sequence[Part], seed: int, env: str | None = None) -> list[Dataset]:
+    """Read every dataset of the parts, each with a stream of draws of its own."""
+    paths = [p.path for p in parts if p.path is not None]
+    return [open_dataset(p, stream_seed(seed, f"data {i}"), env) for i, p in enumerate(paths)]
+
+
+def require_same(run: Run, datasets: Sequence[Dataset]) -> None:
+    """Note the digests of a run's data; ValueError where it was begun with other data."""
+    for i, data in enumerate(datasets):
+        name, value = f"data {i}", rows_digest(data.rows)
+        if (old := run.noted.get(name, value)) != value:
+            raise ValueError(
+                f"{run.path} was begun with {name} {old[:12]}, and this is {value[:12]}: it cannot "
+                "go on with other data"
+            )
+        run.note(**{name: value})
+
+
+def compose(
+    parts: Sequence[Part], datasets: Sequence[Dataset], replay: ReplayBuffer | None
+) -> Source:
+    """Return the source of batches: the replay buffer, the datasets, in their shares."""
+    data = iter(datasets)
+    sources: list[tuple[Source, float]] = []
+    for part in parts:
+        source = replay if part.path is None else next(data)
+        if source is None:
+            raise ValueError("--data replay: there is no replay buffer here")
+        sources.append((source, part.share))
+    widths = {(s.layout.obs_dim, s.layout.act_dim) for s in (replay, *datasets) if s is not None}
+    if len(widths) > 1:
+        raise ValueError(f"--data: parts of different (obs, action) widths {sorted(widths)}")
+    return sources[0][0] if len(sources) == 1 else mix(sources)

@@ -1,0 +1,104 @@
+"""Checkpoints that are whole or not there: written aside, digested, renamed once."""
+
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors.torch import load_file
+
+from ...buffers import shards as sh
+from .codec import decode, encode
+
+log = logging.getLogger("reverie")
+_NAME = re.compile(r"step-(\d+)")
+FILES = ("tensors.safetensors", "state.json")
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint that was read back and verified."""
+
+    path: Path
+    step: int
+    state: Any
+    shards: list[sh.Shard]
+
+
+def save(
+    folder: Path, step: int, state: Any, shards: Sequence[sh.Shard] = (), keep: int = 2
+) -> Path:
+    """Write `folder/step-<step>` with a manifest of sizes and digests; keep the newest `keep`.
+
+    Raises OSError when the disk is full, after removing what was written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / f"step-{step:012d}"
+    aside = folder / f"{final.name}.tmp-{os.getpid()}"
+    shutil.rmtree(aside, ignore_errors=True)
+    tensors, tree = encode(state)
+    try:
+        aside.mkdir()
+        sh.write_tensors(aside / FILES[0], tensors)
+        (aside / FILES[1]).write_text(json.dumps(tree))
+        files = {
+            f: {"size": (aside / f).stat().st_size, "sha256": sh.file_digest(aside / f)} for f in FILES
+        }
+        manifest = {"step": step, "files": files, "shards": sh.to_json(shards)}
+        (aside / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        for name in (*FILES, "manifest.json"):
+            sh.sync_file(aside / name)
+        sh.sync_file(aside)
+        if final.exists():  # the same step again, after a resume: replace the older one
+            shutil.rmtree(final)
+        aside.replace(final)
+        sh.sync_file(folder)
+    except OSError:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    for old in list_checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints' folders, oldest first."""
+    return sorted(p for p in folder.glob("step-*") if _NAME.fullmatch(p.name))
+
+
+def manifest_shards(path: Path) -> list[sh.Shard]:
+    """Return the buffer shards that a checkpoint's manifest lists."""
+    return sh.from_json(json.loads((path / "manifest.json").read_text())["shards"])
+
+
+def _problem(path: Path, buffer_folder: Path) -> str | None:
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+        for name in FILES:
+            want, file = manifest["files"][name], path / name
+            if file.stat().st_size != want["size"]:
+                return f"{file} has {file.stat().st_size} bytes, expected {want['size']}"
+            if sh.file_digest(file) != want["sha256"]:
+                return f"{file} does not match its sha256"
+        return sh.verify(buffer_folder, sh.from_json(manifest["shards"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{path}: {type(error).__name__}: {error}"
+
+
+def load(folder: Path, buffer_folder: Path) -> Checkpoint | None:
+    """Return the newest checkpoint whose digests hold; report and skip the others."""
+    for path in reversed(list_checkpoints(folder)):
+        problem = _problem(path, buffer_folder)
+        if problem is not None:
+            log.warning(
+                "checkpoint %s is not usable (%s); trying the one before", path.name, problem
+            )
+            continue
+        manifest = json.loads((path / "manifest.json").read_text())
+        tree = json.loads((path / FILES[1]).read_text())
+        state = decode(load_file(path / FILES[0]), tree)
+        return Checkpoint(path, int(manifest["step"]), state, sh.from_json(manifest["shards"]))
+    return None

@@ -1,0 +1,86 @@
+"""The zoo: small trained policies that the repository keeps, to collect data with."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from ...agents import SAC, SACConfig
+from ...buffers import shards
+from ...envs.errors import unknown
+from . import checkpoint
+from .config import from_dict, read_config
+from .policy import LoadedPolicy
+from .result import load_run
+from .codec import decode
+
+HERE = Path(__file__).parent.parent / "zoo"
+PREFIX = "zoo:"
+
+
+def names() -> list[str]:
+    """Return the names of the zoo's policies."""
+    return sorted(p.stem for p in HERE.glob("*.json"))
+
+
+def add(run: Path, name: str, step: int, note: str = "") -> Path:
+    """Put the actor of a SAC run's checkpoint at `step` into the zoo, with its card and curve."""
+    method, config = read_config(run)
+    if method != "sac":
+        raise ValueError(f"{run} was trained by {method!r}; the zoo holds actors of SAC")
+    folder = run / "checkpoints" / f"step-{step:012d}"
+    if not folder.exists():
+        steps = [int(p.name[5:]) for p in checkpoint.list_checkpoints(run / "checkpoints")]
+        raise FileNotFoundError(f"{run} has no checkpoint at {step}; it has {steps}")
+    tree = json.loads((folder / checkpoint.FILES[1]).read_text())
+    state = decode(load_file(folder / checkpoint.FILES[0]), tree)
+    curve = load_run(run).frame()
+    rows = list(zip(map(int, curve["step"]), map(float, curve["return"]), strict=True))
+    loaded = load_run(run)
+    card = {
+        "method": method,
+        "env": config["env"],
+        "env_options": config["env_options"],
+        "context": config["context"],
+        "agent": config["agent"],
+        "steps": step,
+        "seed": config["seed"],
+        "return": dict(rows).get(step),
+        "curve": [[s, round(r, 2)] for s, r in rows if s <= step],
+        "revision": loaded.stamp["revision"],
+        "packages": loaded.stamp["packages"],
+        "note": note,
+    }
+    HERE.mkdir(exist_ok=True)
+    shards.write_tensors(HERE / f"{name}.safetensors", state["agent"]["actor"])
+    target = HERE / f"{name}.json"
+    target.write_text(json.dumps(card, indent=1) + "\n")
+    return target
+
+
+def card(name: str) -> dict[str, Any]:
+    """Return what is known of a policy of the zoo."""
+    if name not in names():
+        raise unknown("policy of the zoo", name, names())
+    out: dict[str, Any] = json.loads((HERE / f"{name}.json").read_text())
+    return out
+
+
+def policy_digest(name: str) -> str:
+    """Return the sha256 of a policy's weights; of any other name the name itself."""
+    if not name.startswith(PREFIX):
+        return name
+    card(name.removeprefix(PREFIX))  # the name is known
+    return shards.file_digest(HERE / f"{name.removeprefix(PREFIX)}.safetensors")
+
+
+def load(name: str, *, seed: int = 0) -> LoadedPolicy:
+    """Return a policy of the zoo; `seed` is that of its exploration noise."""
+    about = card(name)
+    weights = load_file(HERE / f"{name}.safetensors")
+    matrices = [w for key, w in weights.items() if key.endswith("weight")]
+    obs_dim, act_dim = matrices[0].shape[1], matrices[-1].shape[0] // 2
+    agent = SAC(obs_dim, act_dim, from_dict(SACConfig, about["agent"]), seed=seed)
+    agent.actor.load_state_dict(weights)
+    return LoadedPolicy(agent, obs_dim, about)

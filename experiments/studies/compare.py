@@ -1,0 +1,73 @@
+"""`reverie compare SUITE.toml`: arms x tasks x seeds on a local process pool, resumable."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..runs.stopping import stop_on_signals
+from .plots import panels
+from .pool import Job, LocalEngine, run_jobs
+from .results import write_results
+from .suite import Entry, read_suite
+from .tables import reach, table
+
+
+def run_all(entries: Sequence[Entry], engine: LocalEngine) -> None:
+    """Bring every run that is not finished to its end, seed by seed.
+
+    A study that is cut short has then all arms of the seeds that it has.
+    """
+    waiting = sorted((e for e in entries if e.status() != "finished"), key=lambda e: e.seed)
+    print(f"{len(entries) - len(waiting)} of {len(entries)} runs are finished", flush=True)
+    by_path = {e.path: e for e in waiting}
+
+    def told(job: Job, status: int, left: int) -> None:
+        assert job.path is not None
+        entry = by_path[job.path]
+        print(f"{entry.status():11s} {entry.key} ({left} left)", flush=True)
+
+    run_jobs([e.job for e in waiting], engine, told)
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Run a suite to its end and write its table, curves and CSVs."""
+
+    jobs: int = 1
+    """runs at a time"""
+    threads: int = 1
+    """CPU threads of each run"""
+    out: Path = Path("runs")
+    """folder of the run directories"""
+    results: Path = Path("results")
+    """folder of the small files to keep: CSV, stamps, table, curves"""
+
+
+def main(args: Sequence[str]) -> int:
+    """Run `reverie compare SUITE.toml`; the exit status is 1 if a run did not finish."""
+    import tyro
+
+    if not args or args[0].startswith("-"):
+        raise ValueError("`reverie compare` needs a suite: reverie compare SUITE.toml --jobs 2")
+    options = tyro.cli(CompareOptions, args=list(args[1:]), prog="reverie compare SUITE.toml")
+    path = Path(args[0])
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such suite")
+    suite, entries = read_suite(path, options.out)
+    engine = LocalEngine(options.jobs, options.threads)
+    with stop_on_signals():
+        run_all(entries, engine)
+    results = options.results / suite["name"]
+    write_results(entries, results)
+    text = "\n\n".join(
+        f"Last evaluation, `{metric}`:\n\n{table(entries, metric)}"
+        for metric in suite.get("metrics", ["return"])
+    )
+    if "thresholds" in suite:
+        text += "\n\nEnvironment steps until an evaluation reaches a return:\n\n"
+        text += reach(entries, suite["thresholds"])
+    results.mkdir(parents=True, exist_ok=True)
+    (results / "table.md").write_text(text + "\n")
+    panels(entries, results / "curves.png")
+    print(f"\n{text}\n\n{results}/: table.md, curves.png and a CSV with stamp for each run")
+    return 0 if all(j.status() == "finished" for j in entries) else 1

@@ -1,0 +1,145 @@
+"""Many runs at once, each in a process of its own: one engine for seeds and for suites."""
+
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..runs import stopping
+from ..runs.config import save_config
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to be made: its method, its resolved configuration, its directory.
+
+    `path` None leaves the directory's name to the run, and its output on this terminal.
+    """
+
+    method: str
+    config: Any
+    path: Path | None = None
+    resumable: bool = True
+
+
+class Engine(Protocol):
+    """Runs jobs somewhere."""
+
+    def submit(self, job: Job) -> None:
+        """Queue a job."""
+        ...
+
+    def poll(self) -> list[tuple[Job, int]]:
+        """Start what can start; return what ended since, with exit status."""
+        ...
+
+    def cancel(self) -> None:
+        """Ask what runs to save and stop, wait for it, and forget what waits."""
+        ...
+
+
+class LocalEngine:
+    """At most `parallel` processes on this machine, of `threads` threads each."""
+
+    def __init__(self, parallel: int, threads: int) -> None:
+        if parallel < 1 or threads < 1:
+            raise ValueError(f"jobs and threads must be at least 1, got {parallel} and {threads}")
+        self.parallel, self.threads = parallel, threads
+        self.waiting: list[Job] = []
+        self.running: list[tuple[Job, subprocess.Popen[bytes]]] = []
+        self._folder = tempfile.TemporaryDirectory(prefix="reverie-")
+
+    def submit(self, job: Job) -> None:
+        """Queue a job."""
+        self.waiting.append(job)
+
+    def poll(self) -> list[tuple[Job, int]]:
+        """Start what can start; return what ended."""
+        ended = [(job, p.returncode) for job, p in self.running if p.poll() is not None]
+        self.running = [(job, p) for job, p in self.running if p.returncode is None]
+        while self.waiting and len(self.running) < self.parallel:
+            job = self.waiting.pop(0)
+            self.running.append((job, self._start(job)))
+        return ended
+
+    def cancel(self) -> None:
+        """Pass one SIGTERM on to every child, and wait until all have saved."""
+        self.waiting.clear()
+        for _, process in self.running:
+            process.send_signal(signal.SIGTERM)
+        for _, process in self.running:
+            process.wait()
+
+    def _start(self, job: Job) -> subprocess.Popen[bytes]:
+        """Start a run, or go on with one that was cut; its output goes beside its directory."""
+        command = [sys.executable, "-m", "reverie", job.method]
+        path = job.path
+        if path is not None and job.resumable and (path / "config.json").exists():
+            command += ["--resume", str(path), "--steps", str(job.config.steps)]
+        else:
+            if path is None:
+                file = Path(self._folder.name) / f"{len(os.listdir(self._folder.name))}.json"
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if path.exists():  # a run that cannot be continued starts again
+                    shutil.rmtree(path)
+                file = path.with_suffix(".config.json")
+            save_config(file, job.method, job.config)
+            command += ["--config", str(file)]
+        command += ["--threads", str(self.threads)]
+        own: dict[str, Any] = {"env": stopping.as_child(os.environ), "start_new_session": True}
+        if path is None:
+            return subprocess.Popen(command, **own)
+        with path.with_suffix(".log").open("ab") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log, **own)
+
+
+def run_jobs(
+    jobs: Sequence[Job], engine: Engine, told: Callable[[Job, int, int], None] | None = None
+) -> list[tuple[Job, int]]:
+    """Run jobs to their end, in order; return them with their exit status as they ended.
+
+    `told(job, status, left)` is called after each. Raises Interrupted after every child has saved
+    and stopped, when this process was asked to stop.
+    """
+    for job in jobs:
+        engine.submit(job)
+    done: list[tuple[Job, int]] = []
+    try:
+        while len(done) < len(jobs):
+            for job, status in engine.poll():
+                done.append((job, status))
+                if told is not None:
+                    told(job, status, len(jobs) - len(done))
+            if stopping.stop_asked:
+                raise stopping.Interrupted(f"{len(done)} of {len(jobs)} runs had ended")
+            time.sleep(0.05)
+    except BaseException:
+        engine.cancel()
+        raise
+    return done
+
+
+def run_seeds(method: str, config: Any, seeds: Sequence[int], engine: Engine) -> int:
+    """Run one configuration with each seed; return the exit status.
+
+    A `run.name` gets the seed behind it.
+    """
+    jobs = []
+    for seed in seeds:
+        name = None if config.run.name is None else f"{config.run.name}-s{seed}"
+        run = dataclasses.replace(config.run, name=name)
+        jobs.append(Job(method, dataclasses.replace(config, seed=seed, run=run)))
+    done = run_jobs(jobs, engine)
+    failed = [job.config.seed for job, status in done if status]
+    text = f"{len(seeds) - len(failed)} of {len(seeds)} seeds finished"
+    print(text + (f"; failed: {sorted(failed)}" if failed else ""))
+    return 1 if failed else 0

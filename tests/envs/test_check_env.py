@@ -1,0 +1,160 @@
+"""`reverie check-env` passes sound environments and catches each kind of broken one."""
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.spaces import Box
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from reverie.envs import check
+from reverie.envs.check import FAULT, LOST, check_env
+from reverie.envs.tasks import TASKS
+from reverie.experiments import cli
+
+SHARED = np.random.default_rng(0)
+
+
+class Walk(gymnasium.Env):
+    """A noisy walk: obs = [position, steps / 100]; sound unless a `fault` is named."""
+
+    observation_space = Box(-10, 10, (2,), np.float32)
+    action_space = Box(-2, 2, (1,), np.float32)
+
+    def __init__(self, fault=None):
+        self.fault, self.steps_ever, self.last_reward = fault, 0, 0.0
+        self.array = np.zeros(2, np.float32)
+        if fault == "not picklable":
+            self.hook = lambda: None
+
+    def _obs(self):
+        values = [self.x, self.t / 100]
+        if self.fault == "one obs array shared between steps":
+            self.array[:] = values
+            return self.array
+        kind = np.float32
+        if self.fault == "dtype drift" and self.t > 50:
+            kind = np.float64
+        if self.fault == "bounds violated" and self.t == 20:
+            values[0] = 11.0
+        return np.array(values, kind)
+
+    def _draw(self):
+        if self.fault == "an RNG shared between worlds":
+            return SHARED.uniform(-0.1, 0.1)
+        return self.np_random.uniform(-0.1, 0.1)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=None if self.fault == "reset ignoring its seed" else seed)
+        self.x, self.t = float(self._draw()), 0
+        return self._obs(), {}
+
+    def step(self, action):
+        self.t += 1
+        self.steps_ever += 1
+        self.x = float(np.clip(self.x + 0.1 * float(action[0]) + self._draw(), -9, 9))
+        reward = -abs(self.x)
+        if self.fault == "reward out of step":
+            reward, self.last_reward = self.last_reward, reward
+        obs = self._obs()
+        if self.fault == "NaN at step 700" and self.steps_ever == 700:
+            obs = np.full(2, np.nan, np.float32)
+        cut = self.fault == "truncation reported as termination" and self.t == 60
+        early = abs(self.x) > 2 and self.t > 3 and "truncation" not in str(self.fault)
+        ended = early or cut
+        return obs, reward, bool(ended), False, {}
+
+
+class LosesLast(SyncVectorEnv):
+    """Declares SAME_STEP and gives the reset observation as the final one."""
+
+    def __init__(self, num_envs, fault=None, max_episode_steps=None):
+        make = lambda: gymnasium.wrappers.TimeLimit(Walk(), max_episode_steps)  # noqa: E731
+        super().__init__([make] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+
+    def step(self, actions):
+        obs, *rest, infos = super().step(actions)
+        if "final_obs" in infos:
+            for i in np.flatnonzero(infos["_final_obs"]):
+                infos["final_obs"][i] = obs[i].copy()
+        return obs, *rest, infos
+
+
+FAULTS = [
+    "one obs array shared between steps",
+    "an RNG shared between worlds",
+    "NaN at step 700",
+    "dtype drift",
+    "reward out of step",
+    "truncation reported as termination",
+    "reset ignoring its seed",
+    "bounds violated",
+]
+gymnasium.register("SoundWalk-v0", entry_point=Walk, max_episode_steps=100)
+for i, fault in enumerate(FAULTS):
+    gymnasium.register(f"BrokenWalk{i}-v0", entry_point=Walk, max_episode_steps=100,
+                       kwargs={"fault": fault}, disable_env_checker=True)  # fmt: skip
+gymnasium.register("LosesLast-v0", entry_point=Walk, vector_entry_point=LosesLast,
+                   max_episode_steps=100)  # fmt: skip
+
+
+def faults(rows):
+    return [row for row in rows if row.verdict == FAULT]
+
+
+def test_a_sound_environment_passes_and_is_told_what_it_loses():
+    rows = check_env("SoundWalk-v0")
+    assert not faults(rows), faults(rows)
+    assert [r.name for r in rows if r.verdict == LOST] == ["state restore"]
+
+
+@pytest.mark.parametrize("i", range(len(FAULTS)), ids=lambda i: FAULTS[i].replace(" ", "_"))
+def test_a_broken_environment_is_caught(i):
+    assert faults(check_env(f"BrokenWalk{i}-v0"))
+
+
+def test_a_missing_final_observation_is_caught():
+    assert [r for r in faults(check_env("LosesLast-v0")) if "last observation is lost" in r.detail]
+
+
+@pytest.mark.parametrize("part", ["warm start", "carry", "starts"])
+def test_a_state_that_loses_something_is_caught(part, monkeypatch):
+    from reverie.envs.native.env import TaskEnv
+
+    real = TaskEnv.state_dict
+
+    def lossy(self):
+        state = real(self)
+        if part == "warm start":
+            import mujoco
+
+            where = mujoco.mjtState.mjSTATE_WARMSTART.value
+            first, size = self.physics.batch._component(where)
+            state["physics"][:, first : first + size] = 0
+        elif part == "carry":
+            state["carry"] = None
+        else:
+            state["starts"]["episode"] = state["starts"]["episode"] * 0
+        return state
+
+    monkeypatch.setattr(TaskEnv, "state_dict", lossy)
+    task = {"warm start": "Humanoid-v5", "carry": "Ant-v5", "starts": "Reacher-v5"}[part]
+    row = check.state_restores(check.Bench(lambda n, s: check.make(task, n, seed=s), None, 100))
+    assert row.verdict == FAULT, row
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_our_tasks_pass(task):
+    rows = check_env(f"reverie/{task}", steps=120)
+    assert all(row.verdict == "ok" for row in rows), rows
+
+
+def test_gymnasiums_shared_generator_is_named():
+    assert any(r.name == "independence" for r in faults(check_env("CartPole-v1", steps=100)))
+
+
+def test_the_command_prints_a_table_and_fails_on_a_fault(capsys):
+    assert cli.main(["check-env", "SoundWalk-v0", "--steps", "100"]) == 0
+    assert "continues" not in capsys.readouterr().out
+    assert cli.main(["check-env", "BrokenWalk6-v0", "--steps", "100"]) == 1
+    assert "ignores its seed" in capsys.readouterr().out
+    assert cli.main(["check-env", "NoSuch-v0"]) == 1

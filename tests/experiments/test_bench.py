@@ -1,0 +1,133 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from reverie.experiments.bench import buffer, cli, env, gpu, learner, offline
+from reverie.experiments.bench.report import OURS, BenchOptions, Report, Row
+
+TINY = {"threads": 1, "num_envs": 8, "repeats": 2, "seconds": 0.005}
+TASK = "InvertedPendulum-v5"
+
+
+def ratios_hold(report):
+    for row in report.rows:
+        assert len(row.rates) == 2 and min(row.rates) > 0
+        assert report.ratio(row.case, row.who) > 0
+    for case in report.cases():
+        assert report.ratio(case, OURS) == 1
+    assert {row.who for row in report.rows} <= {peer.name for peer in report.peers}
+
+
+def test_ratio_is_the_median_of_paired_ratios():
+    rows = [Row("a", OURS, (4.0, 9.0, 2.0)), Row("a", "peer", (2.0, 3.0, 2.0))]
+    rows += [Row("b", OURS, (8.0, 8.0, 8.0)), Row("b", "peer", (1.0, 1.0, 1.0))]
+    report = Report("env", "steps/s", (), rows)
+    assert report.ratio("a", "peer") == 2  # of 2, 3, 1
+    assert report.mean_ratio("peer") == pytest.approx(4)
+    assert report.ratio("a", "absent") is None
+
+
+def test_options_must_be_positive():
+    with pytest.raises(ValueError, match="repeats must be positive, got 0"):
+        BenchOptions("env", repeats=0)
+
+
+@pytest.fixture(scope="module")
+def contestants():
+    out = env.make_contestants(TASK, BenchOptions("env", **TINY))
+    yield out
+    for contestant in out.values():
+        contestant.env.close()
+
+
+def test_true_transitions_are_counted_and_stored(contestants):
+    """A pendulum's true step gives 1 or ends; a call spent on a reset gives 0 and goes on."""
+    for who, contestant in contestants.items():
+        worlds = len(contestant.obs)
+        done = sum(contestant() for _ in range(100))
+        assert len(contestant.buffer) == done
+        rows = contestant.buffer.gather(torch.arange(100 * worlds))
+        ended = rows.terminated.view(100, worlds).numpy()
+        assert ended.any(), who
+        spent = 0 if who == OURS else int(ended[:-1].sum())
+        assert done == 100 * worlds - spent, who
+        drawn = contestant.buffer.sample(2000)
+        assert ((drawn.reward == 1) | (drawn.terminated == 1)).all(), who
+
+
+def test_contestants_play_the_same_actions(contestants):
+    ours = contestants[OURS]
+    for contestant in contestants.values():
+        worlds = len(contestant.obs)
+        few = min(worlds, len(ours.obs))
+        for a, b in zip(contestant.actions, ours.actions, strict=True):
+            assert torch.equal(a[:few], b[:few])
+        if contestant is not ours:
+            assert np.allclose(contestant.native[0], 3 * contestant.actions[0].numpy())
+
+
+def test_env_bench_reports(tmp_path, capsys):
+    out = tmp_path / "bench.json"
+    tiny = [f"--{k.replace('_', '-')}={v}" for k, v in TINY.items()]
+    before = torch.get_num_threads()
+    assert cli.main(["env", *tiny, "--tasks", TASK, "--json", str(out)]) == 0
+    assert torch.get_num_threads() == before
+    data = json.loads(out.read_text())
+    assert data["bench"] == "env" and data["options"]["num_envs"] == 8
+    assert {"cpu", "packages", "revision"} <= set(data["stamp"])
+    assert 0 < data["engine_shares"][TASK] < 1
+    who = {row["who"] for row in data["rows"]}
+    assert {OURS, env.SYNC, env.ASYNC} <= who
+    for row in data["rows"]:
+        assert row["case"] == TASK and len(row["rates"]) == 2
+    text = capsys.readouterr().out
+    assert TASK in text and "num_threads=1" in text
+
+
+def test_a_missing_peer_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(buffer, "version", lambda package: None if package == "cpprb" else "1")
+    options = BenchOptions("buffer", **TINY)
+    report = buffer.run(options, capacity=1600)
+    cli.show(report, options)
+    assert "cpprb not installed (pip install reverie[bench])" in capsys.readouterr().out
+    assert {row.who for row in report.rows} == {OURS, buffer.SB3}
+
+
+def test_buffer_bench_reports():
+    report = buffer.run(BenchOptions("buffer", **TINY), capacity=1600)
+    assert report.cases() == ["sample(256)", "add of 16"]
+    ratios_hold(report)
+
+
+def test_offline_bench_reports():
+    report = offline.run(BenchOptions("offline", **TINY), rows=512)
+    assert report.cases() == ["TD3+BC"]
+    ratios_hold(report)
+
+
+def test_gpu_bench_reports(tmp_path, capsys):
+    """On Warp's CPU device: one thread and no GPU, but the same code."""
+    pytest.importorskip("mujoco_warp", reason="needs the extra: pip install 'reverie[gpu]'")
+    out = tmp_path / "gpu.json"
+    argv = ["gpu", "--device", "cpu", "--worlds", "3", "--tasks", "Hopper-v5", "--threads", "1"]
+    assert cli.main([*argv, "--repeats", "2", "--seconds", "0.01", "--json", str(out)]) == 0
+    data = json.loads(out.read_text())
+    assert {row["who"] for row in data["rows"]} == {OURS, gpu.BARE, gpu.NATIVE}
+    assert data["costs"]["Hopper-v5 x 3"]["capture_s"] > 0
+    lines = out.with_suffix(".csv").read_text().splitlines()
+    assert lines[0] == "case,who,unit,rate,ratio" and len(lines) == 4
+    assert "njmax" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_gpu_bench_without_a_gpu_is_told():
+    with pytest.raises(ValueError, match="torch sees cpu"):
+        gpu.run(BenchOptions("gpu"))
+
+
+def test_learner_bench_reports():
+    report = learner.run(BenchOptions("learner", **TINY), rows=512)
+    assert report.cases() == ["SAC", "SAC bfloat16", "TD3", "TD3 bfloat16"]
+    ratios_hold(report)

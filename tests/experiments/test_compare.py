@@ -1,0 +1,149 @@
+"""`reverie compare`: suites are checked, run, resumed after a kill, and written down."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from reverie.experiments import cli, load_run
+from reverie.experiments.studies.results import last_rows
+from reverie.experiments.studies.suite import read_suite
+from reverie.experiments.studies.tables import finals, table
+
+SUITE = """
+name = "tiny"
+seeds = "0:2"
+metrics = ["return", "length", "nothing"]
+
+[[arms]]
+name = "sac"
+method = "sac"
+
+[[arms]]
+name = "td3-layer"
+method = "td3"
+set = { "agent.critic_norm" = "layer" }
+
+[[arms]]
+name = "sb3"
+method = "peer"
+
+[[tasks]]
+env = "Reacher-v5"
+steps = 200
+[tasks.set]
+learning_starts = 100
+"run.eval_every" = 100
+"run.eval_episodes" = 2
+"run.checkpoint_every" = 50
+"run.tensorboard" = false
+"""
+
+
+def write(tmp_path, text=SUITE):
+    path = tmp_path / "suite.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_suite_runs_and_is_written_down(tmp_path, capsys):
+    suite = write(tmp_path)
+    args = ["compare", str(suite), "--jobs", "2", "--out", str(tmp_path / "runs")]
+    args += ["--results", str(tmp_path / "results")]
+    assert cli.main(args) == 0
+    text = capsys.readouterr().out
+    assert "0 of 6 runs are finished" in text
+    for arm in ("sac", "td3-layer", "sb3"):
+        assert f"| Reacher-v5 | {arm} | -" in text
+        assert f"| Reacher-v5 | {arm} | 50.0 | 50.0 to 50.0 | 50.0 | 2 |" in text
+        assert f"| Reacher-v5 | {arm} | - | - | - | 0 |" in text  # no column of that name
+        for seed in (0, 1):
+            target = tmp_path / "results" / "tiny" / arm / f"Reacher-v5-s{seed}.csv"
+            rows = list(csv.reader(target.open()))
+            assert rows[0] == ["step", "return", "seed", "std", "length"]
+            assert [r[0] for r in rows[1:]] == ["100", "200"]
+            stamp = json.loads(target.with_suffix(".json").read_text())
+            assert stamp["status"] == "finished" and stamp["seed"] == seed
+    layer = load_run(tmp_path / "runs" / "tiny" / "td3-layer" / "Reacher-v5-s0")
+    assert layer.config["agent"]["critic_norm"] == "layer"
+    assert (tmp_path / "results" / "tiny" / "curves.png").stat().st_size > 5000
+    folder = tmp_path / "results" / "tiny"
+    (folder / "sac" / "Reacher-v5-s0.tasks.csv").write_text("step,return\n1,2\n")  # not a result
+    ends = last_rows(folder, "step", "length")
+    assert {arm: rows.tolist() for arm, rows in ends.items()} == {
+        arm: [[200.0, 50.0]] * 2 for arm in ("sac", "td3-layer", "sb3")
+    }
+    draw = ["plot", str(folder), "--against", "step", "--out", str(tmp_path / "cost.png")]
+    assert cli.main(draw) == 0 and (tmp_path / "cost.png").stat().st_size > 5000
+    assert cli.main([*draw, "--metric", "nothing"]) != 0
+    assert cli.main(args) == 0  # nothing is left to do
+    assert "6 of 6 runs are finished" in capsys.readouterr().out
+
+
+def test_a_killed_suite_goes_on(tmp_path):
+    suite = write(tmp_path, SUITE.replace("steps = 200", "steps = 600"))
+    args = [
+        str(suite),
+        "--jobs",
+        "2",
+        "--out",
+        str(tmp_path / "runs"),
+        "--results",
+        str(tmp_path / "r"),
+    ]
+    command = [sys.executable, "-m", "reverie", "compare", *args]
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+    points = tmp_path / "runs" / "tiny" / "sac" / "Reacher-v5-s0" / "checkpoints"
+    deadline = time.time() + 60
+    while not points.exists() and time.time() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    _, jobs = read_suite(suite, tmp_path / "runs")
+    while any(j.status() == "running" for j in jobs) and time.time() < deadline:
+        time.sleep(0.1)  # a child whose parent is gone saves and stops
+    assert {j.status() for j in jobs} <= {"interrupted", "missing", "finished"}
+    assert cli.main(["compare", *args]) == 0
+    assert {j.status() for j in jobs} == {"finished"}
+    whole = write(tmp_path, SUITE.replace("steps = 200", "steps = 600").replace("tiny", "whole"))
+    assert cli.main(["compare", str(whole), *args[1:]]) == 0
+    for seed in (0, 1):
+        pair = [tmp_path / "runs" / n / "sac" / f"Reacher-v5-s{seed}" for n in ("tiny", "whole")]
+        a, b = ((p / "metrics.jsonl").read_bytes() for p in pair)
+        assert a == b
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        ('method = "sac"', 'method = "sca"', "did you mean 'sac'"),
+        ("agent.critic_norm", "agent.critic_nrm", "did you mean 'critic_norm'"),
+        ("learning_starts", "learning_start", "did you mean 'learning_starts'"),
+        ('seeds = "0:2"', 'seed = "0:2"', "did you mean 'seeds'"),
+    ],
+)
+def test_a_wrong_suite_is_told_before_anything_starts(old, new, text, tmp_path, capsys):
+    path = write(tmp_path, SUITE.replace(old, new))
+    assert cli.main(["compare", str(path), "--out", str(tmp_path / "runs")]) == 2
+    assert text in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_table_names_what_did_not_finish(tmp_path):
+    _, jobs = read_suite(write(tmp_path), tmp_path / "runs")
+    assert table(jobs).count("0, 2 missing") == 3
+    assert finals(jobs, "sac", "Reacher-v5") == {}
+
+
+def test_steps_to_a_threshold():
+    from reverie.experiments.studies.tables import steps_to
+
+    frame = {"step": [0, 10, 20], "return": [1.0, 5.0, 3.0]}
+    assert steps_to(frame, 4) == 10 and steps_to(frame, 0) == 0
+    assert np.isnan(steps_to(frame, 6))
