@@ -1,7 +1,8 @@
 """What learns and what acts."""
 
-from .acting import Evaluation, Returns, advance, collect, evaluate
+from .acting import Returns, advance
 from .api import Agent, Metrics, Policy, RandomPolicy, State, reset_where
+from .playing import Evaluation, collect, evaluate
 from .sac import SAC, SACConfig
 from .td3 import TD3, TD3Config
 

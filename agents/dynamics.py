@@ -83,16 +83,21 @@ class DynamicsEnsemble(nn.Module):
 
         `moments`: transitions that give the z-scores, e.g. the whole dataset; ignored if fitted.
         """
+        loss = torch.zeros(())
+        for _ in range(self.config.steps if steps is None else steps):
+            loss = self.fit_step(source, moments)
+        return loss
+
+    def fit_step(self, source: Source, moments: Transitions) -> Tensor:
+        """Take one gradient step, the first after scaling by `moments`; return the loss."""
         if self._optimizer is None:
             self._scale(moments)
             self._optimizer = self._make_optimizer()
-        loss = torch.zeros(())
-        for _ in range(self.config.steps if steps is None else steps):
-            batch = source.sample(self.config.batch_size)
-            shape = (self.config.members, len(batch.reward), 1)
-            mask = (torch.rand(shape, generator=self.generator) < 0.5).float()
-            loss = self.loss(batch, mask)
-            step(self._optimizer, loss)
+        batch = source.sample(self.config.batch_size)
+        shape = (self.config.members, len(batch.reward), 1)
+        mask = (torch.rand(shape, generator=self.generator) < 0.5).float()
+        loss = self.loss(batch, mask)
+        step(self._optimizer, loss)
         return loss.detach()
 
     def _make_optimizer(self) -> torch.optim.Adam:

@@ -4,7 +4,7 @@ from .dataset import Card, Dataset, Subset
 from .dataset import load as load_dataset
 from .replay import ReplayBuffer
 from .source import Source, mix
-from .transitions import Layout, Transitions, concatenate
+from .transitions import Layout, Transitions, columns, concatenate
 from .windows import Windows
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Subset",
     "Transitions",
     "Windows",
+    "columns",
     "concatenate",
     "load_dataset",
     "mix",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .transitions import Layout, Transitions
-from .windows import Windows, episode_starts, window_slots
+from .windows import Windows, gather_windows, start_slots
 
 
 class ReplayBuffer:
@@ -159,35 +159,24 @@ class ReplayBuffer:
 
     def sample_windows(self, n: int, length: int, burn_in: int = 0) -> Windows:
         """Draw n windows of `length` steps from uniform anchors, up to `burn_in` before each."""
-        if length < 1 or burn_in < 0:
-            raise ValueError(f"need length >= 1 and burn_in >= 0, got {length} and {burn_in}")
-        anchor = self.sample_indices(n)
-        offset = torch.arange(-burn_in, length, device=self.device)
-        shape = (self._steps, self.num_envs, self.oldest, self.total)
-        index, inside = window_slots(anchor, offset, *shape)
-        episode, invalid = self._episode.view(-1), self._invalid.view(-1)
-        mask = inside & (episode[index] == episode[anchor][:, None]) & ~invalid[index]
-        rows = torch.where(mask[..., None], self._flat[index], 0.0)  # not a product: 0 * NaN
+        anchor, ring = self.sample_indices(n), (self._steps, self.num_envs, self.oldest, self.total)
+        slots = self._flat, self._episode.view(-1), self._invalid.view(-1)
+        rows, mask = gather_windows(slots, anchor, length, burn_in, ring)
         return Windows(self.layout.unpack(rows), mask)
 
     def initial_obs(self, n: int) -> Tensor:
         """Draw n observations [n, O] uniformly from the starts of the stored episodes."""
-        starts = self._episode_starts()
+        if self._starts[0] != self.total:
+            ring = (self._steps, self.num_envs, self.oldest, self.total)
+            slots = start_slots(self._episode, self._invalid, ring, self.oldest > self._base)
+            self._starts = (self.total, slots)
+        starts = self._starts[1]
         if not len(starts):
             raise ValueError(
                 "no episode start is in the buffer: every stored episode began earlier"
             )
         pick = torch.randint(len(starts), (n,), generator=self.generator, device=self.device)
         return self._flat[starts[pick], : self.layout.obs_dim]
-
-    def _episode_starts(self) -> Tensor:
-        if self._starts[0] != self.total:
-            order = torch.arange(self.oldest, self.total, device=self.device) % self._steps
-            cut = self.oldest > self._base  # the row before the oldest is gone
-            first = episode_starts(self._episode[order], self._invalid[order], cut)
-            t, world = first.nonzero(as_tuple=True)
-            self._starts = (self.total, order[t] * self.num_envs + world)
-        return self._starts[1]
 
     def clear(self) -> None:
         """Forget every transition; the generator goes on."""

@@ -1,6 +1,7 @@
 """A replay buffer on disk: append-only shards, so that a checkpoint costs the new rows only."""
 
 import hashlib
+import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -51,21 +52,20 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         raise OSError(f"{path}: {error}") from error
 
 
-def append_rows(
-    buffer: ReplayBuffer, folder: Path, shards: Sequence[Shard], generation: int
-) -> list[Shard]:
+def append_rows(buffer: ReplayBuffer, folder: Path, shards: Sequence[Shard]) -> list[Shard]:
     """Write the rows added since the last of `shards`; return the shards that the buffer needs.
 
-    `generation` counts the processes that wrote to the folder, so that names never collide.
-    Raises OSError when the disk is full; nothing half-written is left under a shard's name.
+    What a process before left under the same name is never written over: names are numbered. Raises
+    OSError when the disk is full; nothing half-written is left under a shard's name.
     """
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     oldest = buffer.oldest
     kept = [s for s in shards if s.last > oldest]
     first = max(oldest, kept[-1].last if kept else 0)
     if first == buffer.total:
         return kept
-    path = folder / f"{generation}-{first}-{buffer.total}.safetensors"
+    names = (f"{g}-{first}-{buffer.total}.safetensors" for g in itertools.count())
+    path = next(folder / n for n in names if not (folder / n).exists())
     partial = path.with_suffix(".partial")
     try:
         write_tensors(partial, buffer.export_rows(first, buffer.total))

@@ -1,7 +1,7 @@
 """The one thing a learner ever sees of data, and how sources combine."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from .transitions import Transitions, concatenate
@@ -42,17 +42,33 @@ class Mixture:
         counts = self.counts(n)
         return concatenate([s.sample(k) for s, k in zip(self.sources, counts, strict=True) if k])
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of each part that has one."""
-        parts = {str(i): s for i, s in enumerate(self.sources) if hasattr(s, "state_dict")}
-        return {i: s.state_dict() for i, s in parts.items()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict`."""
-        for i, part in state.items():
-            self.sources[int(i)].load_state_dict(part)  # type: ignore[attr-defined]
-
 
 def mix(parts: Sequence[tuple[Source, float]]) -> Source:
     """Return a source whose batches hold the given share of each part, e.g. [(a, .5), (b, .5)]."""
     return Mixture(parts)
+
+
+def leaves(source: Source) -> list[Source]:
+    """Return the sources that a source draws from, mixtures of mixtures taken apart, in order."""
+    if not isinstance(source, Mixture):
+        return [source]
+    return [leaf for part in source.sources for leaf in leaves(part)]
+
+
+def state_of(source: Source, stores: Collection[Any] = ()) -> list[Any]:
+    """Return the state of each leaf; None for one without, and for those that lie in `stores`."""
+    return [
+        None if not hasattr(s, "state_dict") or _among(s, stores) else s.state_dict()
+        for s in leaves(source)
+    ]
+
+
+def load_state(source: Source, state: Sequence[Any], stores: Collection[Any] = ()) -> None:
+    """Continue from `state_of`."""
+    for leaf, kept in zip(leaves(source), state, strict=True):
+        if hasattr(leaf, "load_state_dict") and not _among(leaf, stores):
+            leaf.load_state_dict(kept)
+
+
+def _among(x: Any, others: Collection[Any]) -> bool:
+    return any(x is other for other in others)

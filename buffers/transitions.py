@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +27,11 @@ class Transitions(NamedTuple):
     truncated: Tensor  # [B], 0 or 1
     extra: Mapping[str, Tensor] = NO_EXTRA  # name -> [B] (width 1) or [B, k]
 
+    @property
+    def ended(self) -> Tensor:
+        """Whether the episode ended here, by its task or by a limit [B], bool."""
+        return (self.terminated + self.truncated) > 0
+
     def map(self, f: Callable[[Tensor], Tensor]) -> "Transitions":
         """Return the transitions with `f` applied to every column."""
         return Transitions(
@@ -38,6 +43,11 @@ class Transitions(NamedTuple):
             f(self.truncated),
             {name: f(value) for name, value in self.extra.items()},
         )
+
+
+def columns(batch: Transitions) -> dict[str, Any]:
+    """Return the columns by name, as a state holds them."""
+    return {**batch._asdict(), "extra": dict(batch.extra)}
 
 
 def concatenate(batches: Sequence[Transitions]) -> Transitions:

@@ -44,3 +44,33 @@ def episode_starts(episode: Tensor, invalid: Tensor, cut: bool) -> Tensor:
     if cut:
         first[:1] = False
     return first & ~invalid
+
+
+def gather_windows(
+    slots: tuple[Tensor, Tensor, Tensor],
+    anchor: Tensor,
+    length: int,
+    burn_in: int,
+    ring: tuple[int, int, int, int],
+) -> tuple[Tensor, Tensor]:
+    """Return rows [B, burn_in + length, width] around anchors [B], and which are real.
+
+    `slots`: rows, episode numbers and invalid marks of every slot; `ring` as in `window_slots`.
+    """
+    if length < 1 or burn_in < 0:
+        raise ValueError(f"need length >= 1 and burn_in >= 0, got {length} and {burn_in}")
+    rows, episode, invalid = slots
+    offset = torch.arange(-burn_in, length, device=rows.device)
+    index, inside = window_slots(anchor, offset, *ring)
+    mask = inside & (episode[index] == episode[anchor][:, None]) & ~invalid[index]
+    return torch.where(mask[..., None], rows[index], 0.0), mask  # not a product: 0 * NaN
+
+
+def start_slots(
+    episode: Tensor, invalid: Tensor, ring: tuple[int, int, int, int], cut: bool
+) -> Tensor:
+    """Return the slots that begin an episode, of [T, N] in the ring's order; `cut` as below."""
+    steps, num_envs, oldest, total = ring
+    order = torch.arange(oldest, total, device=episode.device) % steps
+    t, world = episode_starts(episode[order], invalid[order], cut).nonzero(as_tuple=True)
+    return order[t] * num_envs + world

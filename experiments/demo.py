@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..agents import SAC
-from ..agents.acting import EVAL_SEED, evaluate
+from ..agents.playing import EVAL_SEED, evaluate
 from ..envs import make
 from . import sac
 from .runs.result import load_run

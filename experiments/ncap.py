@@ -11,11 +11,11 @@ import torch
 from tyro.conf import OmitArgPrefixes
 
 from ..agents import TD3, TD3Config
-from ..agents.acting import EVAL_SEED, SEED_STRIDE, Evaluation, evaluate
 from ..agents.candidates import population_returns
 from ..agents.controllers import Controller, ControllerPolicy
 from ..agents.ncap import Circuit, CircuitConfig, Network, SineCPG, joint_limit
 from ..agents.ncap.transfer import off_nominal
+from ..agents.playing import EVAL_SEED, SEED_STRIDE, Evaluation, evaluate
 from ..agents.sb3 import PPOConfig
 from ..agents.search import SEARCHES, Search, SearchConfig
 from ..agents.seeding import generator, stream_seed
@@ -25,7 +25,6 @@ from .runs.config import RunOptions
 from .runs.resources import use_threads
 from .runs.result import Result
 from .runs.run import Run
-from .runs.stopping import Interrupted
 
 SWIM = "reverie/Swim-v0"
 PREFIXED = True  # --es.lr, --agent.lr, --ppo.lr
@@ -194,42 +193,47 @@ def train(
     Raises Interrupted after saving, Diverged after a dump when a parameter or a return is not
     finite.
     """
-    run.note(**env.notes)
-    judged: Evaluation | None = None
-    state = run.restore()
-    if state is not None:
-        search.load_state_dict(state["agent"]["search"])
-    elif run.options.eval_every:  # what the prior knows before any search
+    run.home.note(**env.notes)
+    returns = torch.zeros(0)
+    with run.restored() as state:
+        if state is not None:
+            search.load_state_dict(state["agent"]["search"])
+            returns = state["returns"]
+
+    def judging() -> Evaluation:
+        policy = ControllerPolicy(controller, search.best)
+        judged = evaluate(policy, judge, seed=EVAL_SEED, stop=lambda: run.stopping)
+        if not (c.transfer and run.step >= c.steps):
+            return judged
+        swim = functools.partial(make, SWIM, time_feature=True, threads=c.run.threads)
+        scores = off_nominal(lambda n: build_controller(c, n), search.best, c.links, swim)
+        return judged._replace(extra=scores)
+
+    def row() -> dict[str, torch.Tensor]:
+        return {"return": returns.mean(), "best_return": returns.mean(1).max()}
+
+    def saved() -> dict[str, Any]:
+        agent = {"search": search.state_dict(), "best": search.best}
+        return {"agent": agent, "returns": returns}
+
+    if state is None and run.options.eval_every:  # what the prior knows before any search
         untrained = evaluate(ControllerPolicy(controller, search.best), judge, seed=EVAL_SEED)
         run.log(untrained.row(), kind="eval")
-    while run.step < c.steps:
-        generation = run.step // (env.num_envs * c.episode_steps)
-        seed = c.seed * SEED_STRIDE + generation * c.episodes
-        candidates = search.ask()
-        returns = population_returns(env, controller, candidates, seed)
-        search.tell(returns.mean(1))
-        run.tick(env.num_envs * c.episode_steps)
-        best = search.best
-        if not bool(torch.isfinite(best).all() & torch.isfinite(returns).all()):
-            batch = {"candidates": candidates, "returns": returns, "best": best}
-            run.dump({"batch": batch, "env": env.state_dict()}, "parameters or returns not finite")
-        if run.due(run.options.log_every):
-            run.log({"return": returns.mean(), "best_return": returns.mean(1).max()})
-            run.log_time()
-        if run.due(run.options.eval_every):
-            judged = evaluate(ControllerPolicy(controller, best), judge, seed=EVAL_SEED)
-            row = judged.row()
-            if c.transfer and run.step >= c.steps:
-                swim = functools.partial(make, SWIM, time_feature=True, threads=c.run.threads)
-                row |= off_nominal(lambda n: build_controller(c, n), best, c.links, swim)
-            run.log(row, kind="eval")
-        if run.due(run.options.checkpoint_every) or run.stopping:
-            run.save({"agent": {"search": search.state_dict(), "best": best}})
-            if run.stopping and run.step < c.steps:
-                raise Interrupted(run.path)
-    if judged is None:  # resumed at the end
-        judged = evaluate(ControllerPolicy(controller, search.best), judge, seed=EVAL_SEED)
-    return judged
+    judged: Evaluation | None = None
+    while run.owed or run.step < c.steps:
+        if not run.owed:  # else only what follows the generation is left of it
+            generation = run.step // (env.num_envs * c.episode_steps)
+            seed = c.seed * SEED_STRIDE + generation * c.episodes
+            candidates = search.ask()
+            returns = population_returns(env, controller, candidates, seed)
+            search.tell(returns.mean(1))
+            run.tick(env.num_envs * c.episode_steps)
+            if not bool(torch.isfinite(search.best).all() & torch.isfinite(returns).all()):
+                batch = {"candidates": candidates, "returns": returns, "best": search.best}
+                what = "parameters or returns not finite"
+                run.dump({"batch": batch, "env": env.state_dict()}, what)
+        judged = run.after_step(judging, row, saved)
+    return judged or judging()  # resumed at the end
 
 
 def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Any, int]:

@@ -1,38 +1,35 @@
 """Learn a family's tasks one after the other from offline data: OER and its controls."""
 
-import json
-import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
 from tyro.conf import OmitArgPrefixes
 
-from ..agents import Policy
-from ..agents.acting import EVAL_SEED, Evaluation, evaluate
 from ..agents.dynamics import DynamicsConfig
 from ..agents.oer.distilled import Actor, Distilled
-from ..agents.oer.keeping import Keeping, close
+from ..agents.oer.keeping import anchor, choose, selectors_of, visited
 from ..agents.oer.learner import OER, OERConfig
-from ..agents.oer.metrics import normalise, summary
 from ..agents.oer.policy import ContinualPolicy, TaskPolicy
 from ..agents.oer.selectors import SELECTORS
-from ..agents.seeding import stream_seed
-from ..buffers import Card, Dataset, load_dataset
-from ..envs import BatchEnv, Contexts, make
+from ..agents.playing import Evaluation
 from ..envs.errors import unknown
 from ..envs.families import members
-from .loops.collecting import CollectOptions, collect_dataset
-from .loops.offline import require_finite
+from .loops.continual import (
+    Learning,
+    judge_all,
+    keeping_of,
+    make_judge,
+    report,
+    returns_of,
+    task_data,
+)
 from .loops.sources import require_same
-from .runs import zoo
 from .runs.config import RunOptions
+from .runs.phase import Phase
 from .runs.resources import check_device, use_threads
 from .runs.result import Result
 from .runs.run import Run
-from .runs.stopping import Interrupted
 
 PREFIXED = True  # --agent.lr, --dynamics.lr
 
@@ -121,41 +118,6 @@ PRESETS = {
 STEP = "gradient steps"
 
 
-def task_data(c: Config, task: int, threads: int) -> Dataset:
-    """Return a task's data, made by `reverie collect`'s code once and kept in `data_folder`."""
-    contexts = members(c.env, c.members)
-    value = float(contexts.table[task, 0])
-    name = c.env.removeprefix("reverie/").removesuffix("-v0").lower()
-    kind = "+".join(p.replace("zoo:", "").replace("/", "_") for p in c.policy)
-    # The zoo's policies and the task's options are part of the name: other data, another file.
-    made_of = [dict(c.env_options), *(zoo.policy_digest(p) for p in c.policy)]
-    mark = f"{zlib.crc32(json.dumps(made_of, sort_keys=True).encode()):08x}"
-    path = Path(c.data_folder) / f"{name}-{kind}-{c.members}-{task}-{c.transitions}-{mark}"
-    seed = stream_seed(c.seed, f"data {task}")
-    if not path.with_name(path.name + ".json").exists():
-        reference = next((p for p in c.policy if p != "random"), None)
-        options = CollectOptions(
-            out=path,
-            env=c.env,
-            policy=c.policy,
-            transitions=c.transitions,
-            num_envs=50,
-            seed=task,
-            env_options=c.env_options,
-            context=(f"{contexts.names[0]}={value!r}",),
-            reference=reference,
-            threads=threads,
-        )
-        collect_dataset(options).save(path)
-    return load_dataset(path, seed=seed)
-
-
-def make_judge(card: Card, options: Mapping[str, Any], **kwargs: Any) -> BatchEnv:
-    """Return worlds like those that a dataset was recorded in."""
-    merged = {"max_episode_steps": card.max_episode_steps, **card.env_options, **options}
-    return make(card.env, context=Contexts.grid(card.context), **merged, **kwargs)
-
-
 def main(config: Config | None = None, *, resume: bool = False) -> Result:
     """Learn the sequence as configured; `resume` continues the run directory bit for bit."""
     c = config or Config()
@@ -186,139 +148,99 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
     family = c.env.split("/")[-1]
     label = f"oer-{family}-{c.memory}-{c.selector}-s{c.seed}"
     with Run("oer", c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
-        run.note(**judges[0].notes)
-        require_same(run, datasets)
-        judged = train(run, c, learner, distilled, datasets, judges)
+        run.home.note(**judges[0].notes)
+        require_same(run.home, datasets)
+        judged = train(run, c, Learning(learner, distilled, datasets, judges))
     return Result(run.path, run.step, judged)
 
 
-def train(
-    run: Run,
-    c: Config,
-    learner: OER,
-    distilled: Distilled,
-    datasets: list[Dataset],
-    judges: list[BatchEnv],
-) -> Evaluation:
+def train(run: Run, c: Config, s: Learning) -> Evaluation:
     """Go through the tasks; return the last evaluation, of all of them one after the other.
 
     Raises Interrupted after saving, Diverged after a dump when a metric is not finite.
     """
-    matrix: list[list[float]] = []
-    distances: list[dict[str, float]] = []
+    with run.restored() as state:
+        if state is not None:
+            s.load_state_dict(c, state)
     judged: Evaluation | None = None
-    state = run.restore()
-    if state is not None:
-        kept = state["agent"]
-        learner.load_state_dict(kept["learner"])
-        distilled.load_state_dict(kept["frozen"])
-        datasets[learner.task].load_state_dict(kept["data"])
-        matrix = [list(row) for row in kept["matrix"]]
-        distances = [dict(row) for row in kept["distances"]]
-    while run.step < c.steps:
-        task = run.step // c.task_steps
-        if task != learner.task:
-            learner.begin(task, *datasets[task].moments())
-        batch = datasets[task].sample(c.batch_size)
-        metrics = learner.update(batch)
-        run.tick(1)
-        require_finite(run, metrics, learner, batch)
-        if run.due(run.options.log_every):
-            run.log({**metrics, "task": task})
-            run.log_time()
+    while run.owed or run.step < c.steps:
+        if not run.owed:  # else only what follows the step is left of it
+            task = run.step // c.task_steps
+            if task != s.learner.task:
+                s.learner.begin(task, *s.datasets[task].moments())
+            batch = s.datasets[task].sample(c.batch_size)
+            s.metrics = s.learner.update(batch)
+            run.tick(1)
+            run.require_finite(s.metrics, s.state_dict, batch)
         if run.step % c.task_steps == 0:
-            kept = Keeping(**{f.name: getattr(c, f.name) for f in fields(Keeping)})
-            ends = close(kept, learner, distilled, datasets[task], judges[task], c.seed)
-            distances.append(ends[0])
-            if ends[1]:
-                run.log(ends[1], kind="selection")
-            judged, now = judge_all(c, learner, distilled, datasets, judges)
-            matrix.append(now)
-            run.log(report(c, matrix, distances, datasets, learner, distilled), kind="task")
-        if run.due(run.options.eval_every):
-            if run.step % c.task_steps:
-                judged, now = judge_all(c, learner, distilled, datasets, judges)
-                run.log(returns_of(now, task), kind="eval")
-            else:
-                run.log(report(c, matrix, distances, datasets, learner, distilled), kind="eval")
-        if run.due(run.options.checkpoint_every) or run.stopping:
-            saved = {
-                "learner": learner.state_dict(),
-                "frozen": distilled.state_dict(),
-                "data": datasets[learner.task].state_dict(),
-                "matrix": matrix,
-                "distances": distances,
-            }
-            run.save({"agent": saved})
-            if run.stopping and run.step < c.steps:
-                raise Interrupted(run.path)
-    if judged is None:  # resumed at the end
-        judged, _ = judge_all(c, learner, distilled, datasets, judges)
+            judged = end_task(run, c, s)
+        judged = look(run, c, s, judged)
+    return judged or judge_all(c, s)[0]
+
+
+def look(run: Run, c: Config, s: Learning, judged: Evaluation | None) -> Evaluation | None:
+    """Judge, write and save after a step; what a task's end judged is not judged again."""
+    at_end = run.step % c.task_steps == 0
+
+    def judging() -> Evaluation:
+        if judged is not None and at_end:
+            return judged._replace(extra=report(c, s))
+        now, returns = judge_all(c, s, lambda: run.stopping)
+        return now._replace(extra=returns_of(returns, s.learner.task))
+
+    def row() -> dict[str, Any]:
+        return {**s.metrics, "task": s.learner.task}
+
+    return run.after_step(judging, row, s.state_dict) or judged
+
+
+def end_task(run: Run, c: Config, s: Learning) -> Evaluation:
+    """Close a task: choose what is kept of it, and judge all tasks; every part resumes."""
+    task, keeping = s.learner.task, keeping_of(c)
+    data, stop = s.datasets[task], (lambda: run.stopping)
+    if s.anchored == task:
+        anchor(s.learner, data, c.seed)
+        s.anchored += 1
+    if c.memory == "distilled":
+        with run.phase("distillation", c.distilled_steps) as fit:
+            if fit.step == 0:
+                s.distilled.begin(task, data, c.seed)
+            while fit.step < fit.steps:
+                loss = s.distilled.clone_step(task, data, s.learner.act)
+                fit.tick(1)
+                advance_phase(run, fit, s, {"loss": loss})
+        s.distilled.finish(task)
+    if len(s.distances) == task:
+        if s.model is None:
+            s.open_model(c)
+        if s.model is not None and s.rows is not None:
+            with run.phase("dynamics fit", c.dynamics.steps) as fit:
+                while fit.step < fit.steps:
+                    loss = s.model.fit_step(s.rows, data.all)
+                    fit.tick(1)
+                    advance_phase(run, fit, s, {"loss": loss})
+        states = None
+        if c.fidelity or "online" in selectors_of(keeping):
+            with run.interruptible(s.state_dict):
+                states = visited(s.learner, s.judges[task], stop)
+        distances, chosen = choose(keeping, s.learner, data, s.model, states, c.seed)
+        s.distances.append(distances)
+        s.model = s.rows = None
+        if chosen:
+            run.log(chosen, kind="selection")
+    with run.interruptible(s.state_dict):
+        judged, now = judge_all(c, s, stop)
+    if len(s.matrix) == task:
+        s.matrix.append(now)
+        run.log(report(c, s), kind="task")
     return judged
 
 
-def policy_of(c: Config, learner: OER, distilled: Distilled, task: int) -> Policy:
-    """Return what plays a task now: its distilled policy, or the continual one."""
-    if c.memory == "distilled" and task < distilled.done:
-        return Actor(distilled.nets[task], distilled.mean[task], distilled.std[task])
-    return TaskPolicy(learner.policy, task)
-
-
-def judge_all(
-    c: Config, learner: OER, distilled: Distilled, datasets: list[Dataset], judges: list[BatchEnv]
-) -> tuple[Evaluation, list[float]]:
-    """Return the evaluations on all tasks, joined, and their mean returns."""
-    parts = []
-    learner.settle()
-    for task, judge in enumerate(judges):
-        if task > learner.task:  # its head and its moments are not there yet
-            mean, std = datasets[learner.task].moments()
-            learner.policy.scale(task, mean, std)
-        parts.append(evaluate(policy_of(c, learner, distilled, task), judge, seed=EVAL_SEED))
-    returns = np.concatenate([p.returns for p in parts])
-    lengths = np.concatenate([p.lengths for p in parts])
-    return Evaluation(returns, lengths), [p.mean for p in parts]
-
-
-def returns_of(returns: list[float], task: int) -> dict[str, float]:
-    """Return what to log of returns on all tasks: each, and the mean of those met so far."""
-    row = {f"task{j}": value for j, value in enumerate(returns)}
-    return {**row, "return": float(np.mean(returns[: task + 1])), "tasks_met": task + 1}
-
-
-def report(
-    c: Config,
-    matrix: list[list[float]],
-    distances: list[dict[str, float]],
-    datasets: list[Dataset],
-    learner: OER,
-    distilled: Distilled,
-) -> dict[str, float]:
-    """Return what to log after a task: the matrix's row, and the metrics of the tasks so far."""
-    n = len(matrix)
-    row = returns_of(matrix[-1], n - 1)
-    row["bytes"] = distilled.bytes if c.memory == "distilled" else learner.bytes
-    far = {name: float(np.mean([d[name] for d in distances])) for name in c.fidelity}
-    row |= {f"distance_{name}": value for name, value in far.items()}
-    if {"random", "online"} <= far.keys():  # 0 is as random transitions, 1 as the oracle
-        gap = far["random"] - far["online"]
-        if gap:
-            row |= {f"fidelity_{n}": (far["random"] - value) / gap for n, value in far.items()}
-    cards = [d.card for d in datasets[:n]]
-    if all(card.has_references for card in cards):
-        low = np.array([card.random_return for card in cards], float)
-        high = np.array([card.reference_return for card in cards], float)
-        scores = normalise(np.array(matrix)[:, :n], low, high)
-        row |= summary(scores)
-    return row
-
-
-def matrix_of(run: Path) -> Any:
-    """Return the matrix of returns [N, N] of a run, row by row after each task."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    rows = [line for line in lines if line["kind"] == "task"]
-    n = sum(key.removeprefix("task").isdigit() for key in rows[0])
-    return np.array([[row[f"task{j}"] for j in range(n)] for row in rows])
+def advance_phase(run: Run, fit: Phase, s: Learning, row: Mapping[str, Any]) -> None:
+    """After a step of a fit: write and save, each when it is due."""
+    if fit.due(run.options.log_every):
+        fit.log(row)
+    run.keep(s.state_dict)
 
 
 def load(config: dict[str, Any], state: Mapping[str, Any]) -> tuple[Any, int]:

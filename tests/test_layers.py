@@ -28,7 +28,8 @@ FLOORS = {
         ("make", "check", "__init__"),
     ],
     "agents": [
-        ("api", "seeding", "losses", "cloning", "networks", "controllers", "acting", "search"),
+        ("api", "seeding", "losses", "cloning", "networks", "controllers", "acting"),
+        ("playing", "search"),
         ("sac", "td3", "sb3", "dynamics", "candidates"),
         ("offline", "ncap", "oer"),
         ("__init__",),

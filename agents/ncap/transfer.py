@@ -7,9 +7,9 @@ import numpy as np
 from torch import Tensor
 
 from ...envs import BatchEnv, Contexts
-from ..acting import EVAL_SEED
 from ..candidates import population_returns
 from ..controllers import Controller
+from ..playing import EVAL_SEED
 
 BODIES = (4, 5, 7, 8, 10, 12, 14, 16)  # links
 FLUID_AND_GEAR = MappingProxyType(

@@ -1,6 +1,7 @@
 """The control that cannot forget: a small frozen policy for each finished task."""
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -9,7 +10,6 @@ from torch import Tensor, nn
 from ...buffers import Dataset
 from ..networks import DeterministicActor, flatten, initialise, step
 from ..seeding import generator
-from .learner import OER
 
 
 class Distilled:
@@ -23,20 +23,30 @@ class Distilled:
             initialise(net, generator(0, "distilled"))
         self.mean, self.std = torch.zeros(tasks, obs_dim), torch.ones(tasks, obs_dim)
         self.done = 0
+        self.optimizer: torch.optim.Adam | None = None  # of the one that is being distilled
+        self.draws: torch.Generator | None = None
 
-    def distil(self, task: int, data: Dataset, learner: OER, steps: int, seed: int) -> None:
-        """Clone the task's learner on its data's states."""
-        net, states = self.nets[task], data.all.obs
+    def begin(self, task: int, data: Dataset, seed: int) -> None:
+        """Start the policy of a task: its scale, weights, optimiser and draws."""
+        net = self.nets[task]
         self.mean[task], self.std[task] = data.moments()
         initialise(net, generator(seed, f"distilled {task}"))
-        optimizer = torch.optim.Adam([flatten(net)], lr=1e-3, fused=True)
-        draws = generator(seed, f"distilled draws {task}")
-        for _ in range(steps):
-            obs = states[torch.randint(len(states), (256,), generator=draws)]
-            target = learner.act(obs)
-            loss = (net((obs - self.mean[task]) / self.std[task]) - target).square().mean()
-            step(optimizer, loss)
-        self.done = task + 1
+        self.optimizer = torch.optim.Adam([flatten(net)], lr=1e-3, fused=True)
+        self.draws = generator(seed, f"distilled draws {task}")
+
+    def clone_step(self, task: int, data: Dataset, act: Callable[[Tensor], Tensor]) -> Tensor:
+        """Take one gradient step towards `act` on the data's states; return the loss."""
+        assert self.optimizer is not None and self.draws is not None
+        states = data.all.obs
+        obs = states[torch.randint(len(states), (256,), generator=self.draws)]
+        out = self.nets[task]((obs - self.mean[task]) / self.std[task])
+        loss: Tensor = (out - act(obs)).square().mean()
+        step(self.optimizer, loss)
+        return loss.detach()
+
+    def finish(self, task: int) -> None:
+        """Freeze the policy of a task."""
+        self.done, self.optimizer, self.draws = task + 1, None, None
 
     @property
     def bytes(self) -> int:
@@ -47,13 +57,21 @@ class Distilled:
     def state_dict(self) -> dict[str, Any]:
         """Networks and scales."""
         nets = [net.state_dict() for net in self.nets]
-        return {"nets": nets, "mean": self.mean, "std": self.std, "done": self.done}
+        now = None
+        if self.optimizer is not None and self.draws is not None:
+            now = {"optimizer": self.optimizer.state_dict(), "draws": self.draws.get_state()}
+        return {"nets": nets, "mean": self.mean, "std": self.std, "done": self.done, "now": now}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`."""
         for net, kept in zip(self.nets, state["nets"], strict=True):
             net.load_state_dict(kept)
         self.mean, self.std, self.done = state["mean"], state["std"], int(state["done"])
+        if state["now"] is not None:
+            self.optimizer = torch.optim.Adam([flatten(self.nets[self.done])], lr=1e-3, fused=True)
+            self.optimizer.load_state_dict(copy.deepcopy(state["now"]["optimizer"]))
+            self.draws = torch.Generator()
+            self.draws.set_state(state["now"]["draws"])
 
 
 class Actor:

@@ -1,5 +1,6 @@
 """What happens at the end of a task: choose what is kept of it, and keep it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -7,10 +8,10 @@ from torch import Tensor
 
 from ...buffers import Dataset
 from ...envs import BatchEnv
-from ..acting import EVAL_SEED, advance
+from ..acting import advance
 from ..dynamics import DynamicsConfig, DynamicsEnsemble
+from ..playing import EVAL_SEED, Stopped, never
 from ..seeding import generator, stream_seed
-from .distilled import Distilled
 from .learner import OER
 from .selectors import SELECTORS, Pick
 
@@ -33,36 +34,42 @@ class Keeping:
     dynamics: DynamicsConfig
 
 
-def close(
-    keeping: Keeping,
+def anchor(learner: OER, data: Dataset, seed: int) -> None:
+    """End a task for the learner: pi settles, penalties are fixed by the data's states."""
+    learner.settle()
+    some = torch.randint(len(data), (1000,), generator=generator(seed, f"anchor {learner.task}"))
+    learner.anchor(data.gather(some).obs)
+
+
+def selectors_of(c: Keeping) -> list[str]:
+    """Return the selectors asked at a task's end: the one that keeps, and those compared."""
+    return list(dict.fromkeys([*((c.selector,) if c.memory == "replay" else ()), *c.fidelity]))
+
+
+def model_of(c: Keeping, data: Dataset, task: int, seed: int) -> DynamicsEnsemble | None:
+    """Return dynamics models to be fitted to a task's data, None if no selector asks for any."""
+    if not {*selectors_of(c)} & {*NEEDS_MODEL}:
+        return None
+    shape = data.layout.obs_dim, data.layout.act_dim
+    return DynamicsEnsemble(*shape, c.dynamics, seed=stream_seed(seed, f"models {task}"))
+
+
+def choose(
+    c: Keeping,
     learner: OER,
-    distilled: Distilled,
     data: Dataset,
-    judge: BatchEnv,
+    model: DynamicsEnsemble | None,
+    states: Tensor | None,
     seed: int,
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """End the current task: choose what is kept of it, and keep it.
+    """Choose what is kept of the current task, and keep it.
 
-    Returns the distances of `fidelity`'s selectors to real rollouts, and the selector's report.
+    `states` [M, O]: what mu really visits, for the oracle and for `fidelity`. Returns the distances
+    of `fidelity`'s selectors to them, and the keeping selector's report.
     """
-    c, task = keeping, learner.task
-    learner.settle()
-    some = torch.randint(len(data), (1000,), generator=generator(seed, f"anchor {task}"))
-    learner.anchor(data.gather(some).obs)
-    if c.memory == "distilled":
-        distilled.distil(task, data, learner, c.distilled_steps, seed)
-    model, states = None, None
-    kept = (c.selector,) if c.memory == "replay" else ()
-    looked_at = dict.fromkeys((*kept, *c.fidelity))
-    if looked_at.keys() & {*NEEDS_MODEL}:
-        shape = data.layout.obs_dim, data.layout.act_dim
-        model = DynamicsEnsemble(*shape, c.dynamics, seed=stream_seed(seed, f"models {task}"))
-        source = data.select(torch.arange(len(data)), seed=stream_seed(seed, f"fit {task}"))
-        model.fit(source, data.all)
-    if c.fidelity or "online" in kept:
-        states = visited(learner, judge)
+    task = learner.task
     distances, report = {}, {}
-    for selector in looked_at:
+    for selector in selectors_of(c):
         pick = Pick(
             data=data,
             budget=c.budget,
@@ -77,7 +84,7 @@ def close(
             walk=c.walk,
         )
         rows = data.gather(SELECTORS[selector](pick))
-        if selector in kept:
+        if c.memory == "replay" and selector == c.selector:
             learner.remember(rows.obs, rows.action)
             report = {f"select_{k}": v for k, v in pick.report.items()}
         if selector in c.fidelity and states is not None:
@@ -85,14 +92,19 @@ def close(
     return distances, report
 
 
-def visited(learner: OER, judge: BatchEnv) -> Tensor:
-    """Return the states [M, O] of one real episode of mu in every world of a judge."""
+def visited(learner: OER, judge: BatchEnv, stop: Callable[[], bool] = never) -> Tensor:
+    """Return the states [M, O] of one real episode of mu in every world of a judge.
+
+    Raises Stopped where `stop` says so.
+    """
     obs, rows = judge.reset(EVAL_SEED + 1_000_000), []
     running = torch.ones(judge.num_envs, dtype=torch.bool)
     while bool(running.any()):
+        if stop():
+            raise Stopped("an episode was told to stop")
         rows.append(obs[running])
         batch, valid, obs = advance(judge, obs, learner.act(obs))
-        running &= (batch.terminated + batch.truncated == 0) & valid
+        running &= ~batch.ended & valid
     return torch.cat(rows)
 
 

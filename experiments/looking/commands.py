@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...agents.acting import evaluate
+from ...agents.playing import evaluate
 from ...envs import known_ids, make
 from ...envs.contexts import parse_contexts
 from ..runs.loading import load_policy

@@ -4,37 +4,40 @@ from typing import Any
 
 import torch
 
-from ...agents.acting import SEED_STRIDE
+from ...agents.playing import SEED_STRIDE
 from ...agents.seeding import stream_seed
 from ...buffers import Layout, ReplayBuffer
 from ...envs import BatchEnv, make
 from ...envs.contexts import parse_contexts
+from ..runs.resources import check_device, use_threads
 
 
-def make_pair(config: Any, threads: int) -> tuple[BatchEnv, BatchEnv]:
-    """Return the worlds to learn in and those to be judged in."""
-    context = parse_contexts(config.context)
-    kwargs = {**config.env_options, "threads": threads, "context": context}
-    env = make(config.env, config.num_envs, seed=config.seed * SEED_STRIDE, **kwargs)
-    return env, make(config.env, config.run.eval_episodes, **kwargs)
+def worlds_for(
+    config: Any, env: BatchEnv | None = None, judge: BatchEnv | None = None
+) -> tuple[BatchEnv, BatchEnv]:
+    """Return the worlds to learn in and those to be judged in; finished ones are taken as given."""
+    c = config
+    check_device(c.run.device)
+    threads = use_threads(c.run.threads)
+    kwargs = {**c.env_options, "threads": threads, "context": parse_contexts(c.context)}
+    if env is None:
+        env = make(c.env, c.num_envs, seed=c.seed * SEED_STRIDE, **kwargs)
+    return env, judge or make(c.env, c.run.eval_episodes, **kwargs)
 
 
-def make_worlds(config: Any, threads: int) -> tuple[BatchEnv, BatchEnv, ReplayBuffer]:
-    """Return the worlds to learn in, those to be judged in, and the buffer between."""
-    env, judge = make_pair(config, threads)
+def replay_for(config: Any, env: BatchEnv) -> ReplayBuffer:
+    """Return the replay buffer between these worlds and a continuous learner."""
+    c = config
     if env.discrete:
         raise ValueError(
-            f"{config.env} has discrete actions, which SAC and TD3 do not take; use a continuous "
+            f"{c.env} has discrete actions, which SAC and TD3 do not take; use a continuous "
             "environment (`reverie list envs`)"
         )
-    if env.device.type != "cpu" and env.device.type != torch.device(config.run.device).type:
+    if env.device.type != "cpu" and env.device.type != torch.device(c.run.device).type:
         raise ValueError(
-            f"the environments are on {env.device}, the learner on {config.run.device}: every step "
+            f"the environments are on {env.device}, the learner on {c.run.device}: every step "
             "would come back to the host; give --device cuda"
         )
-    capacity = config.buffer_size - config.buffer_size % config.num_envs
-    layout = Layout(env.obs_dim, env.act_dim)
-    replay = stream_seed(config.seed, "replay")
-    device = config.run.device
-    buffer = ReplayBuffer(layout, capacity, config.num_envs, device=device, seed=replay)
-    return env, judge, buffer
+    capacity = c.buffer_size - c.buffer_size % env.num_envs
+    layout, seed = Layout(env.obs_dim, env.act_dim), stream_seed(c.seed, "replay")
+    return ReplayBuffer(layout, capacity, env.num_envs, device=c.run.device, seed=seed)

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ...agents import Policy, RandomPolicy, reset_where
-from ...agents.acting import advance, evaluate, over
+from ...agents.acting import advance, over
+from ...agents.playing import evaluate
 from ...agents.seeding import stream_seed
 from ...buffers import Card, Dataset, Layout, Transitions
 from ...buffers.dataset import join
@@ -53,7 +54,7 @@ def episodes(grid: Transitions, valid: Tensor, episode: Tensor | None, card: Car
     `episode` [T, N]: numbers that say where an episode ends although no flag does.
     """
     truncated = grid.truncated.clone()
-    flagged = (grid.terminated + truncated) > 0
+    flagged = grid.ended
     cut = torch.zeros_like(flagged)
     cut[-1] = True
     cut[:-1] |= ~valid[1:]
@@ -74,10 +75,11 @@ def from_run(run: Path, until: int | None, card: Card) -> Dataset:
         raise FileNotFoundError(f"{run} has no checkpoint at {until}; it has {sorted(steps)}")
     if not points:
         raise FileNotFoundError(f"{run} has no checkpoint")
-    shards = checkpoint.manifest_shards(steps[until] if until is not None else points[-1])
+    stores = checkpoint.manifest_stores(steps[until] if until is not None else points[-1])
+    shards = stores.get("replay", [])
     if not shards:
         raise ValueError(f"{run} is a run of {method!r}, which keeps no replay buffer")
-    parts = [load_file(run / "buffer" / s.name) for s in shards]
+    parts = [load_file(run / "buffer" / "replay" / s.name) for s in shards]
     rows, episode, invalid = (
         torch.cat([p[k] for p in parts]) for k in ("rows", "episode", "invalid")
     )

@@ -1,23 +1,22 @@
 """The loop of every offline learner: draw, learn, and now and then look."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from ...agents import Agent, Metrics, Policy
-from ...agents.acting import EVAL_SEED, Evaluation, evaluate
 from ...agents.networks import actor_widths
 from ...agents.offline.standardised import Standardised
-from ...buffers import Card, Source, Transitions
+from ...agents.playing import EVAL_SEED, Evaluation, evaluate
+from ...buffers import Card, Source
+from ...buffers.source import load_state, state_of
 from ...envs import BatchEnv, make
 from ...envs.contexts import parse_contexts
 from ..runs.resources import check_device, use_threads
 from ..runs.result import Result
 from ..runs.run import Run
-from ..runs.stopping import Interrupted
 from .sources import compose, open_datasets, parse_data, require_same
 
 Build = Callable[..., Agent]  # (obs_dim, act_dim, config, *, device, seed)
@@ -76,19 +75,10 @@ def run_offline(method: str, build: Build, config: Any, resume: bool) -> Result:
     source = compose(parts, datasets, None)
     label = f"{method}-{c.env.split('/')[-1]}-s{c.seed}"
     with Run(method, c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
-        run.note(**judge.notes)
-        require_same(run, given)
+        run.home.note(**judge.notes)
+        require_same(run.home, given)
         judged = train(run, learner, source, judge, c, card if alike else None)
     return Result(run.path, run.step, judged)
-
-
-def require_finite(run: Run, metrics: Metrics, learner: Any, batch: Transitions) -> None:
-    """Stop the run with a dump of learner and batch if a metric is not finite."""
-    bad = [name for name, value in metrics.items() if not math.isfinite(value)]
-    if bad:
-        fields = {**batch._asdict(), "extra": dict(batch.extra)}
-        dump = {"agent": learner.state_dict(), "batch": fields}
-        run.dump(dump, f"{', '.join(bad)} not finite")
 
 
 def train(
@@ -100,41 +90,41 @@ def train(
 
     Raises Interrupted after saving, Diverged after a dump when a metric is not finite.
     """
-    held: Any = source  # every source of data here has a generator, so a state
-    state = run.restore()
-    if state is not None:
-        agent.load_state_dict(state["agent"])
-        held.load_state_dict(state["source"])
+    metrics: Metrics = {}
+    with run.restored() as state:
+        if state is not None:
+            agent.load_state_dict(state["agent"])
+            load_state(source, state["source"])
+            metrics = state["metrics"]
+
+    def judging() -> Evaluation:
+        return scored(evaluate(agent, judge, seed=EVAL_SEED, stop=lambda: run.stopping), card)
+
+    def row() -> Metrics:
+        run.require_finite(metrics, saved)
+        return metrics
+
+    def saved() -> dict[str, Any]:
+        return {"agent": agent.state_dict(), "source": state_of(source), "metrics": metrics}
+
     judged: Evaluation | None = None
-    on_host = run.options.device == "cpu"
-    while run.step < config.steps:
-        batch = source.sample(config.batch_size)
-        metrics = agent.update(batch)
-        run.tick(1)
-        logging = run.due(run.options.log_every)
-        if on_host or logging:  # reading one is a sync on a GPU
-            require_finite(run, metrics, agent, batch)
-        if logging:
-            run.log(metrics)
-            run.log_time()
-        if run.due(run.options.eval_every):
-            judged = evaluate(agent, judge, seed=EVAL_SEED)
-            run.log(scored(judged, card), kind="eval")
-        if run.due(run.options.checkpoint_every) or run.stopping:
-            run.save({"agent": agent.state_dict(), "source": held.state_dict()})
-            if run.stopping and run.step < config.steps:
-                raise Interrupted(run.path)
-    if judged is None:  # resumed at the end
-        judged = evaluate(agent, judge, seed=EVAL_SEED)
-    return judged
+    on_host = run.options.device == "cpu"  # reading a metric is a sync on a GPU
+    while run.owed or run.step < config.steps:
+        if not run.owed:  # else only what follows the step is left of it
+            batch = source.sample(config.batch_size)
+            metrics = agent.update(batch)
+            run.tick(1)
+            if on_host:
+                run.require_finite(metrics, saved, batch)
+        judged = run.after_step(judging, row, saved)
+    return judged or judging()  # resumed at the end
 
 
-def scored(judged: Evaluation, card: Card | None) -> dict[str, float]:
-    """Return what to log of an evaluation, with the score where the card has references."""
-    row = judged.row()
-    if card is not None and card.has_references:
-        row["score"] = card.normalised(judged.mean)
-    return row
+def scored(judged: Evaluation, card: Card | None) -> Evaluation:
+    """Return an evaluation with its score, where the card has references."""
+    if card is None or not card.has_references:
+        return judged
+    return judged._replace(extra={"score": card.normalised(judged.mean)})
 
 
 def load(build: Build, settings: Any, state: Mapping[str, Any]) -> tuple[Policy, int]:

@@ -8,15 +8,13 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
-from ...agents.acting import EVAL_SEED, SEED_STRIDE, Evaluation, evaluate
+from ...agents.playing import EVAL_SEED, SEED_STRIDE, Evaluation, evaluate
 from ...agents.sb3 import PPOConfig, SB3Policy, build_ppo
 from ...envs import BatchEnv
 from ...envs.gym.sb3 import BatchVecEnv
-from ..runs.resources import use_threads
 from ..runs.result import Result
 from ..runs.run import Run
-from ..runs.stopping import Interrupted
-from .build import make_pair
+from .build import worlds_for
 
 
 class Episodes(BaseCallback):  # type: ignore[misc]
@@ -53,16 +51,16 @@ class PPOSession:
 
     def begin(self, run: Run) -> None:
         """Go on from the newest checkpoint, if there is one."""
-        run.note(**self.env.notes)
-        state = run.restore()
-        if state is None:
-            return
-        self.load_state_dict(state)
-        if not self.env.restores:
-            run.note(resume="the environment has no saved state: restarted at a reset")
-            self.env.reset(self.seed * SEED_STRIDE + run.step)
-            model = self.model
-            model._last_obs, model._last_episode_starts = model.env.reset(), np.ones(model.n_envs)
+        run.home.note(**self.env.notes)
+        with run.restored() as state:
+            if state is None:
+                return
+            self.load_state_dict(state)
+            if not self.env.restores:
+                run.home.note(resume="the environment has no saved state: restarted at a reset")
+                self.env.reset(self.seed * SEED_STRIDE + run.step)
+                m = self.model
+                m._last_obs, m._last_episode_starts = m.env.reset(), np.ones(m.n_envs)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a bit-exact continuation needs, at the end of a rollout."""
@@ -146,7 +144,7 @@ def run_ppo(
     c = config
     if c.run.device != "cpu":
         raise ValueError(f"PPO runs on the CPU here, got device={c.run.device!r}")
-    env, judge = make_pair(c, use_threads(c.run.threads))
+    env, judge = worlds_for(c)
     s = PPOSession(env, agent, c.seed, policy, **kwargs)
     label = f"{method}-{c.env.split('/')[-1]}-s{c.seed}"
     with Run(method, c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
@@ -161,22 +159,16 @@ def train(run: Run, s: PPOSession, judge: BatchEnv, config: Any) -> Evaluation:
     """
     s.begin(run)
     model = s.model
+
+    def judging() -> Evaluation:
+        return evaluate(s.policy, judge, seed=EVAL_SEED, stop=lambda: run.stopping)
+
     judged: Evaluation | None = None
-    while run.step < config.steps:
-        model.collect_rollouts(model.env, s.callback, model.rollout_buffer, model.n_steps)
-        model.train()
-        run.tick(model.n_envs * model.n_steps)
-        s.require_finite(run)
-        if run.due(run.options.log_every):
-            run.log(s.row())
-            run.log_time()
-        if run.due(run.options.eval_every):
-            judged = evaluate(s.policy, judge, seed=EVAL_SEED)
-            run.log(judged.row(), kind="eval")
-        if run.due(run.options.checkpoint_every) or run.stopping:
-            run.save(s.state_dict())
-            if run.stopping and run.step < config.steps:
-                raise Interrupted(run.path)
-    if judged is None:  # resumed at the end
-        judged = evaluate(s.policy, judge, seed=EVAL_SEED)
-    return judged
+    while run.owed or run.step < config.steps:
+        if not run.owed:  # else only what follows the rollout is left of it
+            model.collect_rollouts(model.env, s.callback, model.rollout_buffer, model.n_steps)
+            model.train()
+            run.tick(model.n_envs * model.n_steps)
+            s.require_finite(run)
+        judged = run.after_step(judging, s.row, s.state_dict)
+    return judged or judging()  # resumed at the end

@@ -9,7 +9,7 @@ from ...agents.seeding import stream_seed
 from ...buffers import Dataset, ReplayBuffer, Source, load_dataset, mix
 from ...buffers.dataset import rows_digest
 from ...buffers.formats import load_hdf5, load_minari
-from ..runs.run import Run
+from ..runs.directory import Directory
 
 
 @dataclass(frozen=True)
@@ -55,16 +55,9 @@ def open_datasets(parts: Sequence[Part], seed: int, env: str | None = None) -> l
     return [open_dataset(p, stream_seed(seed, f"data {i}"), env) for i, p in enumerate(paths)]
 
 
-def require_same(run: Run, datasets: Sequence[Dataset]) -> None:
+def require_same(home: Directory, datasets: Sequence[Dataset]) -> None:
     """Note the digests of a run's data; ValueError where it was begun with other data."""
-    for i, data in enumerate(datasets):
-        name, value = f"data {i}", rows_digest(data.rows)
-        if (old := run.noted.get(name, value)) != value:
-            raise ValueError(
-                f"{run.path} was begun with {name} {old[:12]}, and this is {value[:12]}: it cannot "
-                "go on with other data"
-            )
-        run.note(**{name: value})
+    home.same(**{f"data {i}": rows_digest(d.rows) for i, d in enumerate(datasets)})
 
 
 def compose(

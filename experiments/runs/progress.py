@@ -1,95 +1,109 @@
-"""Telling a person how far a run is."""
+"""Telling a person how far a run is: a thread that reads its counters now and then."""
 
 import sys
+import threading
 import time
 from typing import Any, Protocol
 
 
-class Progress(Protocol):
-    """Shows a run's progress."""
+class Counter(Protocol):
+    """What a bar reads: a run, or a phase of one."""
 
-    def update(self, step: int, text: str) -> None:
-        """Show the step and a few words."""
-        ...
+    step: int
+    steps: int
+    text: str
+
+
+class Line:
+    """How far one counter is, and how fast."""
+
+    def __init__(self, counter: Counter, label: str) -> None:
+        self.counter, self.label = counter, label
+        self._first, self._start = time.monotonic(), counter.step
+        self.task: Any = None  # of a rich bar
+
+    @property
+    def rate(self) -> float:
+        """Steps per second since the start."""
+        return (self.counter.step - self._start) / max(time.monotonic() - self._first, 1e-9)
+
+    def __str__(self) -> str:
+        """Return the line of a log."""
+        c, rate = self.counter, self.rate
+        left = (c.steps - c.step) / max(rate, 1e-9)
+        done = f"{c.step:,}/{c.steps:,} steps, {rate:,.0f}/s, {left:,.0f} s left"
+        return f"{self.label} {done}, {c.text}"
+
+
+class Watch:
+    """A rich bar on a terminal, a line every few seconds elsewhere, nothing when not wanted.
+
+    Phases lie on top of the run: `push` and `pop`.
+    """
+
+    def __init__(self, counter: Counter, label: str, show: bool) -> None:
+        stream: Any = sys.stderr
+        self._bar: Any = _bar() if show and stream.isatty() else None
+        self._lines: list[Line] = []
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.push(counter, label)
+        if show:
+            every = 10.0 if self._bar is None else 0.25
+            self._thread = threading.Thread(target=self._go, args=(every,), daemon=True)
+            self._thread.start()
+
+    def push(self, counter: Counter, label: str) -> None:
+        """Watch this counter until `pop`."""
+        line = Line(counter, label)
+        if self._bar is not None:
+            line.task = self._bar.add_task(
+                label, total=counter.steps, completed=counter.step, text="", rate=0.0
+            )
+        self._lines.append(line)
+
+    def pop(self) -> None:
+        """Go back to the counter before."""
+        line = self._lines.pop()
+        if self._bar is not None:
+            self._bar.remove_task(line.task)
+
+    def _go(self, every: float) -> None:
+        while not self._ended.wait(every):
+            self._show()
+
+    def _show(self) -> None:
+        line = self._lines[-1]
+        if self._bar is None:
+            print(line, file=sys.stderr, flush=True)
+        else:
+            c = line.counter
+            self._bar.update(line.task, completed=c.step, text=c.text, rate=line.rate)
 
     def close(self) -> None:
-        """Leave the terminal in order."""
-        ...
-
-
-class Lines:
-    """A line every few seconds, for logs and pipes."""
-
-    def __init__(self, label: str, total: int, start: int, every: float = 10.0) -> None:
-        self.label, self.total, self.every = label, total, every
-        self._first = self._last = time.monotonic()
-        self._start = start
-
-    def update(self, step: int, text: str) -> None:
-        """Print a line when the last one is old enough."""
-        now = time.monotonic()
-        if now - self._last < self.every and step < self.total:
+        """Show the end, and leave the terminal in order."""
+        if self._thread is None:
             return
-        self._last = now
-        rate = (step - self._start) / max(now - self._first, 1e-9)
-        left = (self.total - step) / max(rate, 1e-9)
-        done = f"{step:,}/{self.total:,} steps, {rate:,.0f}/s, {left:,.0f} s left"
-        print(f"{self.label} {done}, {text}", file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        """Nothing to tidy."""
+        self._ended.set()
+        self._thread.join()
+        self._show()
+        if self._bar is not None:
+            self._bar.stop()
 
 
-class Bar:
-    """A rich progress bar with time left, rate and last return."""
+def _bar() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    def __init__(self, label: str, total: int, start: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as RichProgress
-
-        self._bar = RichProgress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=16),
-            TextColumn("{task.completed:,}/{task.total:,}"),
-            TextColumn("{task.fields[rate]:,.0f} steps/s"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}"),
-            console=Console(stderr=True),
-            refresh_per_second=4,
-        )
-        self._task = self._bar.add_task(label, total=total, completed=start, text="", rate=0.0)
-        self._start, self._total, self._first, self._last = start, total, time.monotonic(), 0.0
-        self._bar.start()
-
-    def update(self, step: int, text: str) -> None:
-        """Move the bar, at most ten times a second."""
-        now = time.monotonic()
-        if now - self._last < 0.1 and step < self._total:
-            return
-        self._last = now
-        rate = (step - self._start) / max(now - self._first, 1e-9)
-        self._bar.update(self._task, completed=step, text=text, rate=rate)
-
-    def close(self) -> None:
-        """Leave the finished bar on the screen."""
-        self._bar.update(self._task, refresh=True)
-        self._bar.stop()
-
-
-class Silent:
-    """Shows nothing."""
-
-    def update(self, step: int, text: str) -> None:
-        """Show nothing."""
-
-    def close(self) -> None:
-        """Nothing to tidy."""
-
-
-def choose(label: str, total: int, start: int, show: bool) -> Progress:
-    """Return a bar on a terminal, lines elsewhere, nothing when not wanted."""
-    if not show:
-        return Silent()
-    stream: Any = sys.stderr
-    return Bar(label, total, start) if stream.isatty() else Lines(label, total, start)
+    bar = Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=16),
+        TextColumn("{task.completed:,}/{task.total:,}"),
+        TextColumn("{task.fields[rate]:,.0f} steps/s"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
+        console=Console(stderr=True),
+        refresh_per_second=4,
+    )
+    bar.start()
+    return bar

@@ -6,13 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from ...agents import SAC, TD3, Policy, SACConfig, State, TD3Config
-from . import checkpoint
-from .config import from_dict, read_config
-from ...agents.acting import Evaluation
+from ...agents.playing import Evaluation
+from .config import read_config
 
 
 @dataclass(frozen=True)
@@ -53,19 +49,3 @@ def load_run(path: str | Path) -> LoadedRun:
     stamp = json.loads((path / "stamp.json").read_text())
     lines = (path / "metrics.jsonl").read_text().splitlines()
     return LoadedRun(path, method, config, stamp, [json.loads(line) for line in lines])
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-

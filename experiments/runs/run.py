@@ -1,21 +1,22 @@
-"""One directory, one run: configuration, stamp, metrics, timing, checkpoints."""
+"""One run: what its loop counts, writes, saves and gets back."""
 
-import json
 import logging
-import time
-from collections.abc import Mapping
-from datetime import UTC, datetime
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
-import torch
 from torch import Tensor
 
-from ...buffers import ReplayBuffer, shards
-from . import checkpoint, stamp, stopping
-from .config import RunOptions, save_config
-from .progress import choose
+from ...agents.playing import Stopped
+from ...buffers import Transitions, columns
+from . import stopping
+from .config import RunOptions
+from .directory import Counts, Directory, Stores
+from .phase import Phase
+from .progress import Watch
 from .writers import Writers
 
 log = logging.getLogger("reverie")
@@ -24,7 +25,7 @@ log = logging.getLogger("reverie")
 class Run:
     """The directory of one run and everything that is written to it.
 
-    Use as a context manager. Raises FileExistsError unless `resume` when the directory exists.
+    Use as a context manager, and load what was saved inside `restored`. Errors as `Directory`.
     """
 
     def __init__(
@@ -33,43 +34,32 @@ class Run:
         options: RunOptions = config.run
         self.options, self.steps, self.label = options, steps, label
         self.path = Path(options.out) / (options.name or label)
-        if self.path.exists() and not resume and any(self.path.iterdir()):
-            raise FileExistsError(
-                f"{self.path} exists. Continue it with `reverie {method} --resume {self.path}`, or "
-                f"choose another --name or --out; nothing is overwritten."
-            )
-        self.path.mkdir(parents=True, exist_ok=True)
-        save_config(self.path / "config.json", method, config)
+        self._opening = (method, config, seed, resume)
         self.step = self.previous = 0
-        self._stamp: dict[str, Any] = {
-            "method": method,
-            "seed": seed,
-            "device": options.device,
-            "threads": {"torch": torch.get_num_threads(), "asked": options.threads},
-            **stamp.hardware(),
-            "started": _now(),
-            "generation": 0,
-            "notes": {},
-        }
-        self._shards: list[shards.Shard] = []
-        self._saved_at = -1
-        self._text = ""
-        self._clock = time.perf_counter()
-        self._clock_step = 0
+        self.inner = 0  # steps of all phases so far
+        self.in_phase: Phase | None = None
+        self.inside: dict[str, int] = {}  # how far each phase of this step is
+        self.owed = False  # the step is made, what follows it is not: the run was stopped there
+        self.text = ""  # a few words for the progress bar
 
     def __enter__(self) -> "Run":
-        self._found = checkpoint.load(self.path / "checkpoints", self.path / "buffer")
-        old = _read_json(self.path / "stamp.json")
-        self._stamp["generation"] = old.get("generation", -1) + 1
-        self.noted: dict[str, str] = old.get("notes", {})  # by the run before a resume
-        if "started" in old:
-            self._stamp["started"] = old["started"]
-        self.step = self.previous = self._clock_step = self._found.step if self._found else 0
-        offset = self._found.state["run"]["metrics"] if self._found else 0
-        self._writers = Writers(self.path, self.options, offset, self.step if self._found else None)
-        self._progress = choose(self.label, self.steps, self.step, self.options.progress)
-        self._status("running")
+        self.home = Directory(self.path, *self._opening)
+        kept = self.home.kept
+        self.step, self.previous, self.inner = kept.step, kept.previous, kept.inner
+        self.owed, self.inside = kept.owed, dict(kept.phases)
+        self._saved_at = (self.step, self.inner, self.owed) if self.home.found else None
         return self
+
+    @contextmanager
+    def restored(self, stores: Stores | None = None) -> Iterator[dict[str, Any] | None]:
+        """Give the newest good checkpoint's state, None if there is none, with `stores` refilled.
+
+        Only when the block, which loads that state, has ended without an error is anything written.
+        """
+        yield self.home.refill(stores or {})
+        self.home.begin(self.step)
+        self._writers = Writers(self.path, self.options, self.home.kept.metrics, self.step)
+        self._watch = Watch(self, self.label, self.options.progress)
 
     def __exit__(
         self,
@@ -77,28 +67,11 @@ class Run:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._progress.close()
-        self._writers.close()
-        if kind is None:
-            self._status("finished")
-        elif kind is stopping.Interrupted:
-            self._status("interrupted")
-        elif kind is stopping.Diverged:
-            self._status("diverged", error=str(error))
-        else:
-            self._status("failed", error=f"{kind.__name__}: {error}")
-
-    def note(self, **notes: str) -> None:
-        """Put facts about this run (engine, routes taken) into its stamp."""
-        self._stamp["notes"].update(notes)
-        self._status("running")
-
-    def _status(self, status: str, **more: str) -> None:
-        self._stamp.update(status=status, step=self.step, updated=_now(), **more)
-        try:
-            stamp.write(self.path / "stamp.json", self._stamp)
-        except OSError as error:
-            log.warning("stamp.json not written: %s", error)
+        if self.home.begun:
+            self._watch.close()
+        self.home.end(error, self.step)
+        if self.home.begun:
+            self._writers.close()
 
     @property
     def stopping(self) -> bool:
@@ -112,77 +85,107 @@ class Run:
         return bool(every) and self.step // every > self.previous // every
 
     def tick(self, transitions: int) -> None:
-        """Count environment transitions."""
+        """Count environment transitions, or gradient steps: the script's STEP."""
         self.previous, self.step = self.step, self.step + transitions
-        self._progress.update(self.step, self._text)
+        self.inside.clear()
 
-    def log(self, values: Mapping[str, float | Tensor], kind: str = "train") -> None:
+    @contextmanager
+    def phase(self, name: str, steps: int) -> Iterator[Phase]:
+        """Count work inside a step: its own bar, rows and `due`, while `step` stands still.
+
+        A checkpoint says how far each phase of the step was: `phase.step` goes on from there.
+        """
+        self.in_phase = Phase(self, name, steps, self.inside.get(name, 0))
+        self._watch.push(self.in_phase, f"{self.label} {name}")
+        yield self.in_phase
+        self._watch.pop()
+        self.in_phase = None
+
+    def log(
+        self, values: Mapping[str, float | Tensor], kind: str = "train", step: int | None = None
+    ) -> None:
         """Write one row of metrics.jsonl, TensorBoard and W&B: deterministic content only."""
         row = {k: float(v) for k, v in values.items()}
-        self._writers.metrics(self.step, kind, row)
+        self._writers.metrics(self.step if step is None else step, kind, row)
+        if kind == "train":
+            self._writers.timing(self.step)
         if "return" in row:
-            self._text = f"{kind} return {row['return']:,.1f}"
+            self.text = f"{kind} return {row['return']:,.1f}"
 
-    def log_time(self) -> None:
-        """Write one row of timing.jsonl: when, how fast."""
-        now = time.perf_counter()
-        rate = (self.step - self._clock_step) / max(now - self._clock, 1e-9)
-        self._writers.timing(self.step, _now(), rate)
-        self._clock, self._clock_step = now, self.step
+    def after_step(
+        self,
+        judge: Callable[[], Any],
+        row: Callable[[], Mapping[str, float | Tensor]],
+        state: Callable[[], dict[str, Any]],
+        stores: Stores | None = None,
+    ) -> Any:
+        """Judge, write and save, each when it is due; return what `judge` gave, else None.
 
-    def restore(self, buffer: ReplayBuffer | None = None) -> dict[str, Any] | None:
-        """Return the newest good checkpoint's state, None if there is none; refill `buffer`."""
-        if self._found is None:
-            return None
-        state: dict[str, Any] = self._found.state
-        self._shards, self._saved_at = self._found.shards, self._found.step
-        if buffer is not None:
-            total = int(state["buffer"]["total"])
-            shards.read_rows(buffer, self.path / "buffer", self._shards, total)
-            buffer.load_state_dict(state["buffer"])
-        self._found = None
-        return state
+        A stop inside an evaluation leaves it to the resumed run: nothing is written before it.
+        """
+        judged = None
+        if self.due(self.options.eval_every):
+            with self.interruptible(state, stores):
+                judged = judge()
+        if self.due(self.options.log_every):
+            self.log(row())
+        if judged is not None:
+            self.log(judged.row(), kind="eval")
+        self.keep(state, stores)
+        return judged
+
+    @contextmanager
+    def interruptible(
+        self, state: Callable[[], dict[str, Any]], stores: Stores | None = None
+    ) -> Iterator[None]:
+        """Save and stop where what is played inside was told to stop; it is played again then."""
+        try:
+            yield
+        except Stopped:
+            self.owed = True
+            self.save(state(), stores)
+            raise stopping.Interrupted(self.path) from None
+
+    def keep(self, state: Callable[[], dict[str, Any]], stores: Stores | None = None) -> None:
+        """Save when a checkpoint is due, or when asked to stop: Interrupted, after saving."""
+        counter = self.in_phase or self
+        self.owed = self.in_phase is not None
+        if counter.due(self.options.checkpoint_every) or self.stopping:
+            self.save(state(), stores)
+            if self.stopping and counter.step < counter.steps:
+                raise stopping.Interrupted(self.path)
+
+    def save(self, state: dict[str, Any], stores: Stores | None = None) -> bool:
+        """Write a checkpoint; return False, after one warning, when the disk refuses it."""
+        at = (self.step, self.inner, self.owed)
+        if at == self._saved_at:
+            return True
+        size, phases = self._writers.metrics_size(), dict(self.inside)
+        counts = Counts(self.step, self.previous, self.inner, self.owed, phases, size)
+        try:
+            self.home.save(counts, state, stores or {}, self.options.keep)
+        except OSError as error:
+            log.warning("checkpoint at step %d not written: %s; training goes on", self.step, error)
+            return False
+        self._saved_at = at
+        return True
+
+    def require_finite(
+        self,
+        metrics: Mapping[str, Tensor],
+        state: Callable[[], dict[str, Any]],
+        batch: Transitions | None = None,
+    ) -> None:
+        """Stop with a dump if a metric is not finite; reading one is a sync on a GPU."""
+        bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+        if bad:
+            fields = {} if batch is None else columns(batch)
+            self.dump({**state(), "batch": fields}, f"{', '.join(bad)} not finite")
 
     def dump(self, state: dict[str, Any], what: str) -> NoReturn:
         """Write what led to a value that is not finite, and stop the run with `Diverged`.
 
         `reverie watch RUN --dump` shows the last states. Checkpoints from before are kept.
         """
-        folder = self.path / "dump"
-        checkpoint.save(folder, self.step, {"what": what, **state})
+        folder = self.home.dump(state, what)
         raise stopping.Diverged(f"{what} at step {self.step}; dumped to {folder}")
-
-    def save(self, state: dict[str, Any], buffer: ReplayBuffer | None = None) -> bool:
-        """Write a checkpoint; return False, after one warning, when the disk refuses it."""
-        if self.step == self._saved_at:
-            return True
-        folder = self.path / "buffer"
-        state = {**state, "run": {"metrics": self._writers.metrics_size()}}
-        try:
-            if buffer is not None:
-                generation = int(self._stamp["generation"])
-                self._shards = shards.append_rows(buffer, folder, self._shards, generation)
-                state["buffer"] = buffer.state_dict(rows=False)
-            points = self.path / "checkpoints"
-            checkpoint.save(points, self.step, state, self._shards, self.options.keep)
-        except OSError as error:
-            log.warning("checkpoint at step %d not written: %s; training goes on", self.step, error)
-            return False
-        kept = [
-            s for p in checkpoint.list_checkpoints(points) for s in checkpoint.manifest_shards(p)
-        ]
-        shards.prune(folder, {s.name for s in kept})
-        self._saved_at = self.step
-        return True
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return data

@@ -23,6 +23,9 @@ class Interrupted(Exception):
     """The run was asked to stop and has saved; its text is the run directory, or what had ended."""
 
 
+STATUS = {type(None): "finished", Interrupted: "interrupted", Diverged: "diverged"}
+
+
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
     """Let SIGTERM and SIGINT ask the run to save and stop; a second one stops at once."""

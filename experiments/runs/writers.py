@@ -3,7 +3,9 @@
 import json
 import logging
 import os
+import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,9 +17,8 @@ log = logging.getLogger("reverie")
 class Writers:
     """The open files of a run. A disk that refuses a row is told, and the run goes on."""
 
-    def __init__(
-        self, path: Path, options: RunOptions, offset: int, resumed_at: int | None
-    ) -> None:
+    def __init__(self, path: Path, options: RunOptions, offset: int, step: int) -> None:
+        self._last, self._last_step = time.perf_counter(), step
         self._metrics = (path / "metrics.jsonl").open("ab", buffering=0)
         os.truncate(self._metrics.fileno(), offset)  # rows after the checkpoint come again
         self._timing = (path / "timing.jsonl").open("ab", buffering=0)
@@ -25,7 +26,7 @@ class Writers:
         if options.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(path / "tensorboard"), purge_step=resumed_at)
+            self._board = SummaryWriter(str(path / "tensorboard"), purge_step=step or None)
         self._wandb: Any = None
         if options.wandb is not None:
             try:
@@ -45,9 +46,13 @@ class Writers:
         if self._wandb is not None:
             self._wandb.log({f"{kind}/{k}": v for k, v in row.items()}, step=step)
 
-    def timing(self, step: int, time: str, rate: float) -> None:
-        """Write one row of when and how fast."""
-        self._append(self._timing, {"step": step, "time": time, "steps_per_second": round(rate, 1)})
+    def timing(self, step: int) -> None:
+        """Write one row of when, and how fast since the last."""
+        now = time.perf_counter()
+        rate = (step - self._last_step) / max(now - self._last, 1e-9)
+        self._last, self._last_step = now, step
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        self._append(self._timing, {"step": step, "time": when, "steps_per_second": round(rate, 1)})
         if self._board is not None:
             self._board.add_scalar("time/steps_per_second", rate, step)
 

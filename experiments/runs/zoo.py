@@ -10,10 +10,10 @@ from ...agents import SAC, SACConfig
 from ...buffers import shards
 from ...envs.errors import unknown
 from . import checkpoint
+from .codec import decode
 from .config import from_dict, read_config
 from .policy import LoadedPolicy
 from .result import load_run
-from .codec import decode
 
 HERE = Path(__file__).parent.parent / "zoo"
 PREFIX = "zoo:"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
-from ...agents.acting import EVAL_SEED, evaluate
+from ...agents.playing import EVAL_SEED, evaluate
 from ...envs import make
 from ..runs.config import RunOptions
 from ..runs.resources import use_threads
@@ -72,6 +72,8 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
     )
     label = f"sb3-{c.algo}-{c.env.split('/')[-1]}-s{c.seed}"
     with Run("peer", c, label=label, steps=c.steps, seed=c.seed) as run:
+        with run.restored():
+            pass
 
         class Log(BaseCallback):  # type: ignore[misc]
             def _on_step(self) -> bool:
@@ -84,7 +86,6 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
                 if run.due(run.options.eval_every):
                     judged = evaluate(SB3Policy(model.policy), judge, seed=EVAL_SEED)
                     run.log(judged.row(), kind="eval")
-                    run.log_time()
                 return True
 
         model.learn(c.steps, callback=Log(), log_interval=None)

@@ -23,12 +23,12 @@ def play(buffer, first, last):
         buffer.add(LAYOUT.unpack(packed), number % 11 != 0)
 
 
-def saved(folder, *stops, generation=0):
+def saved(folder, *stops):
     """A buffer that was saved after each of the stops, and its shards."""
     buffer, shards = ReplayBuffer(LAYOUT, T * N, N, seed=4), []
     for first, last in zip((0, *stops), stops, strict=False):
         play(buffer, first, last)
-        shards = append_rows(buffer, folder, shards, generation)
+        shards = append_rows(buffer, folder, shards)
     return buffer, shards
 
 
@@ -89,7 +89,7 @@ def test_only_new_rows_are_written(tmp_path):
     for last, new in ((4, []), (6, ["0-4-6.safetensors"]), (15, ["0-7-15.safetensors"])):
         before = {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.iterdir()}
         play(buffer, buffer.total, last)
-        shards = append_rows(buffer, folder, shards, 0)
+        shards = append_rows(buffer, folder, shards)
         after = {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.iterdir()}
         assert sorted(after.keys() - before.keys()) == new
         assert before == {name: after[name] for name in before}, "an old shard was touched"
@@ -104,11 +104,11 @@ def test_a_second_process_continues_the_shards(tmp_path):
     folder = tmp_path / "buffer"
     buffer, shards = saved(folder, 3, 6)
     play(buffer, 6, 9)
-    append_rows(buffer, folder, shards, 0)  # of a checkpoint that was never finished
+    append_rows(buffer, folder, shards)  # of a checkpoint that was never finished
     _, shards = saved(tmp_path / "again", 3, 6)
     twin = refilled(saved(tmp_path / "twin", 3, 6)[0], folder, shards)
     play(twin, 500, 503)
-    shards = append_rows(twin, folder, shards, 1)
+    shards = append_rows(twin, folder, shards)
     assert [s.name for s in shards] == [f"{n}.safetensors" for n in ("0-0-3", "0-3-6", "1-6-9")]
     assert (folder / "0-6-9.safetensors").exists()
     assert_same(twin, refilled(twin, folder, shards))
@@ -120,7 +120,7 @@ def test_a_cleared_buffer_is_saved_anew(tmp_path, steps):
     buffer, shards = saved(folder, 5)
     buffer.clear()
     play(buffer, 100, 100 + steps)
-    shards = append_rows(buffer, folder, shards, 0)
+    shards = append_rows(buffer, folder, shards)
     assert verify(folder, shards) is None
     assert_same(buffer, refilled(buffer, folder, shards))
 
@@ -159,11 +159,11 @@ def test_nothing_half_written_stays(tmp_path, monkeypatch):
     monkeypatch.setattr("reverie.buffers.shards.save_file", full)
     play(buffer, 2, 5)
     with pytest.raises(OSError, match="No space left"):
-        append_rows(buffer, folder, shards, 0)
+        append_rows(buffer, folder, shards)
     assert [p.name for p in folder.iterdir()] == [shards[0].name]
     monkeypatch.undo()
     play(buffer, 5, 6)
-    shards = append_rows(buffer, folder, shards, 0)
+    shards = append_rows(buffer, folder, shards)
     assert spans(shards) == [(0, 2), (2, 6)]
     assert_same(buffer, refilled(buffer, folder, shards))
 

@@ -13,8 +13,9 @@ from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 
-from reverie.agents.acting import advance, collect, evaluate
+from reverie.agents.acting import advance
 from reverie.agents.losses import td_target
+from reverie.agents.playing import collect, evaluate
 from reverie.buffers import Layout, ReplayBuffer, Transitions
 from reverie.envs import make
 from reverie.envs.gym.foreign import ForeignEnv

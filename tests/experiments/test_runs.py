@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from tiny import LOOPS, METHODS, config, judging_worlds, module_of
 
 from reverie.agents import collect, evaluate
-from reverie.agents.acting import EVAL_SEED
+from reverie.agents.playing import EVAL_SEED
 from reverie.envs import make
 from reverie.experiments import cli, load_policy, load_run, sac, td3
 from reverie.experiments.runs import checkpoint
@@ -63,9 +63,14 @@ def test_a_run_directory_is_complete(name, tmp_path):
     assert "time" not in (result.path / "metrics.jsonl").read_text()
     kept = checkpoint.list_checkpoints(result.path / "checkpoints")
     assert [p.name for p in kept] == ["step-000000000600", "step-000000000660"]
-    needed = {s.name for p in kept for s in checkpoint.manifest_shards(p)}
+    needed = {
+        f"{name}/{s.name}"
+        for p in kept
+        for name, shards in checkpoint.manifest_stores(p).items()
+        for s in shards
+    }
     rows = result.path / "buffer"
-    assert {p.name for p in rows.iterdir()} == needed if rows.exists() else not needed
+    assert {str(p.relative_to(rows)) for p in rows.glob("*/*")} == needed
 
 
 @pytest.mark.parametrize("name", METHODS)

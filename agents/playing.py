@@ -1,0 +1,97 @@
+"""Playing whole episodes: to collect what happens, and to judge a policy by fixed ones."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ..buffers import Transitions, concatenate
+from ..envs import BatchEnv
+from .acting import Returns, advance, over
+from .api import Policy, reset_where
+
+# Environment seeds of runs s and s + 1 are far apart: world i of seed s is world 0 of s + i.
+SEED_STRIDE = 1_000_003
+EVAL_SEED = 987_654_321  # start states of every evaluation
+
+
+class Stopped(Exception):
+    """Somebody asked to stop, and what was being played is not whole."""
+
+
+def never() -> bool:
+    """Return False: go on."""
+    return False
+
+
+def collect(env: BatchEnv, policy: Policy, n: int, *, explore: bool = True) -> Transitions:
+    """Play `policy` from a reset until n valid transitions are there; return those n, step by step.
+
+    Rows are in the order of time, worlds side by side; `extra["world"]` tells them apart.
+    """
+    obs = env.reset()
+    state = initial = policy.initial_state(env.num_envs)
+    steps: list[Transitions] = []
+    got = 0
+    while got < n:
+        action, state = policy.act(obs, state, explore=explore)
+        batch, valid, obs = advance(env, obs, action.to(env.device))
+        state = reset_where(over(batch, valid), state, initial)
+        world = {"world": torch.arange(env.num_envs, device=env.device).float()}
+        steps.append(batch._replace(extra=world).map(lambda x, keep=valid: x[keep]))  # type: ignore[misc]
+        got += len(steps[-1].reward)
+    return concatenate(steps).map(lambda x: x[:n])
+
+
+class Evaluation(NamedTuple):
+    """Returns and lengths [N, E] of E episodes in each of N worlds."""
+
+    returns: np.ndarray[Any, np.dtype[np.float64]]
+    lengths: np.ndarray[Any, np.dtype[np.int64]]
+    extra: Mapping[str, float] = MappingProxyType({})  # what else there is to say of it
+
+    @property
+    def mean(self) -> float:
+        """Mean return over all episodes."""
+        return float(self.returns.mean())
+
+    def row(self) -> dict[str, float]:
+        """Return what to log."""
+        spread, length = float(self.returns.std()), float(self.lengths.mean())
+        return {"return": self.mean, "std": spread, "length": length, **self.extra}
+
+
+def evaluate(
+    policy: Policy,
+    env: BatchEnv,
+    *,
+    episodes: int = 1,
+    seed: int = 0,
+    explore: bool = False,
+    stop: Callable[[], bool] = never,
+) -> Evaluation:
+    """Play a fixed number of episodes in every world, from the start states of `seed`.
+
+    Every world counts its first `episodes` ones: taking the first to finish anywhere would
+    favour short episodes. A bad world's episode counts with its return so far. `stop` is asked
+    after every step: Stopped, if it says so.
+    """
+    returns = np.full((env.num_envs, episodes), np.nan)
+    lengths = np.zeros((env.num_envs, episodes), np.int64)
+    played = np.zeros(env.num_envs, np.int64)
+    running = Returns(env.num_envs)
+    obs = env.reset(seed)
+    state = initial = policy.initial_state(env.num_envs)
+    while (played < episodes).any():
+        if stop():
+            raise Stopped("an evaluation was told to stop")
+        action, state = policy.act(obs, state, explore=explore)
+        batch, valid, obs = advance(env, obs, action.to(env.device))
+        for world, total, length in running.add(batch, valid):
+            if played[world] < episodes:
+                returns[world, played[world]], lengths[world, played[world]] = total, length
+            played[world] += 1
+        state = reset_where(over(batch, valid), state, initial)
+    return Evaluation(returns, lengths)

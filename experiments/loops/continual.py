@@ -1,0 +1,172 @@
+"""A sequence of tasks: their data, who plays them now, what is said of them."""
+
+import json
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...agents import Metrics, Policy
+from ...agents.dynamics import DynamicsEnsemble
+from ...agents.oer.distilled import Actor, Distilled
+from ...agents.oer.keeping import Keeping, model_of
+from ...agents.oer.learner import OER
+from ...agents.oer.metrics import normalise, summary
+from ...agents.oer.policy import TaskPolicy
+from ...agents.playing import EVAL_SEED, Evaluation, evaluate, never
+from ...agents.seeding import stream_seed
+from ...buffers import Card, Dataset, Source, load_dataset
+from ...buffers.source import load_state, state_of
+from ...envs import BatchEnv, Contexts, make
+from ...envs.families import members
+from ..runs import zoo
+from .collecting import CollectOptions, collect_dataset
+
+
+def task_data(c: Any, task: int, threads: int) -> Dataset:
+    """Return a task's data, made by `reverie collect`'s code once and kept in `data_folder`."""
+    contexts = members(c.env, c.members)
+    value = float(contexts.table[task, 0])
+    name = c.env.removeprefix("reverie/").removesuffix("-v0").lower()
+    kind = "+".join(p.replace("zoo:", "").replace("/", "_") for p in c.policy)
+    # The zoo's policies and the task's options are part of the name: other data, another file.
+    made_of = [dict(c.env_options), *(zoo.policy_digest(p) for p in c.policy)]
+    mark = f"{zlib.crc32(json.dumps(made_of, sort_keys=True).encode()):08x}"
+    path = Path(c.data_folder) / f"{name}-{kind}-{c.members}-{task}-{c.transitions}-{mark}"
+    seed = stream_seed(c.seed, f"data {task}")
+    if not path.with_name(path.name + ".json").exists():
+        reference = next((p for p in c.policy if p != "random"), None)
+        options = CollectOptions(
+            out=path,
+            env=c.env,
+            policy=c.policy,
+            transitions=c.transitions,
+            num_envs=50,
+            seed=task,
+            env_options=c.env_options,
+            context=(f"{contexts.names[0]}={value!r}",),
+            reference=reference,
+            threads=threads,
+        )
+        collect_dataset(options).save(path)
+    return load_dataset(path, seed=seed)
+
+
+def make_judge(card: Card, options: Mapping[str, Any], **kwargs: Any) -> BatchEnv:
+    """Return worlds like those that a dataset was recorded in."""
+    merged = {"max_episode_steps": card.max_episode_steps, **card.env_options, **options}
+    return make(card.env, context=Contexts.grid(card.context), **merged, **kwargs)
+
+
+@dataclass
+class Learning:
+    """All that a run changes outside its directory."""
+
+    learner: OER
+    distilled: Distilled
+    datasets: list[Dataset]
+    judges: list[BatchEnv]
+    metrics: Metrics = field(default_factory=dict)  # of the last update
+    anchored: int = 0  # tasks that are over for the learner
+    model: DynamicsEnsemble | None = None  # of the task that is being closed
+    rows: Source | None = None  # what it is fitted to
+    distances: list[dict[str, float]] = field(default_factory=list)  # of each task closed
+    matrix: list[list[float]] = field(default_factory=list)  # returns on all tasks, after each
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a continuation needs, also inside the end of a task."""
+        learner = self.learner
+        agent = {"learner": learner.state_dict(), "frozen": self.distilled.state_dict()}
+        return {
+            "agent": agent,
+            "data": self.datasets[learner.task].state_dict(),
+            "model": None if self.model is None else self.model.state_dict(),
+            "rows": None if self.rows is None else state_of(self.rows),
+            "counts": (self.metrics, self.anchored, self.distances, self.matrix),
+        }
+
+    def load_state_dict(self, c: Any, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        self.learner.load_state_dict(state["agent"]["learner"])
+        self.distilled.load_state_dict(state["agent"]["frozen"])
+        self.datasets[self.learner.task].load_state_dict(state["data"])
+        self.metrics, self.anchored, self.distances, self.matrix = state["counts"]
+        if state["model"] is not None:
+            self.open_model(c)
+            assert self.model is not None and self.rows is not None
+            self.model.load_state_dict(state["model"])
+            load_state(self.rows, state["rows"])
+
+    def open_model(self, c: Any) -> None:
+        """Begin the dynamics models of the task that ends, if a selector asks for any."""
+        task, data = self.learner.task, self.datasets[self.learner.task]
+        self.model = model_of(keeping_of(c), data, task, c.seed)
+        if self.model is not None:
+            every = torch.arange(len(data))
+            self.rows = data.select(every, seed=stream_seed(c.seed, f"fit {task}"))
+
+
+def keeping_of(c: Any) -> Keeping:
+    """Return the part of a configuration that says what is kept of a task."""
+    return Keeping(**{f.name: getattr(c, f.name) for f in fields(Keeping)})
+
+
+def policy_of(c: Any, s: Learning, task: int) -> Policy:
+    """Return what plays a task now: its distilled policy, or the continual one."""
+    d = s.distilled
+    if c.memory == "distilled" and task < d.done:
+        return Actor(d.nets[task], d.mean[task], d.std[task])
+    return TaskPolicy(s.learner.policy, task)
+
+
+def judge_all(
+    c: Any, s: Learning, stop: Callable[[], bool] = never
+) -> tuple[Evaluation, list[float]]:
+    """Return the evaluations on all tasks, joined, and mean returns; Stopped as `evaluate`."""
+    parts, learner = [], s.learner
+    learner.settle()
+    for task, judge in enumerate(s.judges):
+        if task > learner.task:  # its head and its moments are not there yet
+            mean, std = s.datasets[learner.task].moments()
+            learner.policy.scale(task, mean, std)
+        parts.append(evaluate(policy_of(c, s, task), judge, seed=EVAL_SEED, stop=stop))
+    returns = np.concatenate([p.returns for p in parts])
+    lengths = np.concatenate([p.lengths for p in parts])
+    return Evaluation(returns, lengths), [p.mean for p in parts]
+
+
+def returns_of(returns: list[float], task: int) -> dict[str, float]:
+    """Return what to log of returns on all tasks: each, and the mean of those met so far."""
+    row = {f"task{j}": value for j, value in enumerate(returns)}
+    return {**row, "return": float(np.mean(returns[: task + 1])), "tasks_met": task + 1}
+
+
+def report(c: Any, s: Learning) -> dict[str, float]:
+    """Return what to log after a task: the matrix's row, and the metrics of the tasks so far."""
+    n = len(s.matrix)
+    row = returns_of(s.matrix[-1], n - 1)
+    row["bytes"] = s.distilled.bytes if c.memory == "distilled" else s.learner.bytes
+    far = {name: float(np.mean([d[name] for d in s.distances])) for name in c.fidelity}
+    row |= {f"distance_{name}": value for name, value in far.items()}
+    if {"random", "online"} <= far.keys():  # 0 is as random transitions, 1 as the oracle
+        gap = far["random"] - far["online"]
+        if gap:
+            row |= {f"fidelity_{n}": (far["random"] - value) / gap for n, value in far.items()}
+    cards = [d.card for d in s.datasets[:n]]
+    if all(card.has_references for card in cards):
+        low = np.array([card.random_return for card in cards], float)
+        high = np.array([card.reference_return for card in cards], float)
+        row |= summary(normalise(np.array(s.matrix)[:, :n], low, high))
+    return row
+
+
+def matrix_of(run: Path) -> Any:
+    """Return the matrix of returns [N, N] of a run, row by row after each task."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = [line for line in lines if line["kind"] == "task"]
+    n = sum(key.removeprefix("task").isdigit() for key in rows[0])
+    return np.array([[row[f"task{j}"] for j in range(n)] for row in rows])
