@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from tiny import METHODS, config
 
+from reverie.envs.native.env import TaskEnv
 from reverie.experiments.runs.run import Run
 
 ROOT = Path(__file__).parent.parent
-LEARNING, SIMULATOR = (2000, 11), (740, 6)  # lines, files
+LEARNING, SIMULATOR = (1200, 10), (600, 5)  # lines, files
 # Ticks of the tiny run looked at: acting, storing and learning, and neither a row nor a save.
 STEPS = {"sac": (42, 46), "td3bc": (65, 70), "oer": (65, 70), "ncap": (3, 4)}
 
@@ -22,7 +23,7 @@ STEPS = {"sac": (42, 46), "td3bc": (65, 70), "oer": (65, 70), "ncap": (3, 4)}
 def trace(method, tmp_path, monkeypatch):
     """Return {file: lines that ran} of ours over a few ticks in the middle of a tiny run."""
     first, last = STEPS[method]
-    ran, ticks = {}, []
+    ran, ticks, resets = {}, [], []
     tick = Run.tick
 
     def count(self, transitions):
@@ -31,13 +32,23 @@ def trace(method, tmp_path, monkeypatch):
 
     def profile(frame, event, arg):
         file = frame.f_code.co_filename
-        if not first <= len(ticks) < last or not file.startswith(str(ROOT)):
+        if resets or not first <= len(ticks) < last or not file.startswith(str(ROOT)):
             return profile
         if event == "line":
             ran.setdefault(file, set()).add(frame.f_lineno)
         return profile
 
+    reset = TaskEnv.reset
+
+    def begin(self, seed=None):  # neither a step of the environment nor of the learner
+        resets.append(1)
+        try:
+            return reset(self, seed)
+        finally:
+            resets.clear()
+
     monkeypatch.setattr(Run, "tick", count)
+    monkeypatch.setattr(TaskEnv, "reset", begin)
     module = METHODS[method][0]
     before = sys.gettrace()
     sys.settrace(profile)

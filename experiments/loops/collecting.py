@@ -70,7 +70,7 @@ def from_run(run: Path, until: int | None, card: Card) -> Dataset:
     """Return what a run had stored by its checkpoint at step `until` (None: the newest)."""
     method, _ = read_config(run)
     points = checkpoint.list_checkpoints(run / "checkpoints")
-    steps = {int(p.name[5:]): p for p in points}
+    steps = {checkpoint.step_of(p): p for p in points}
     if until is not None and until not in steps:
         raise FileNotFoundError(f"{run} has no checkpoint at {until}; it has {sorted(steps)}")
     if not points:

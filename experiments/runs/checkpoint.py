@@ -80,6 +80,13 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("step-*") if _NAME.fullmatch(p.name))
 
 
+def step_of(path: Path) -> int:
+    """Return the step that a checkpoint's folder is named after."""
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
+
+
 def manifest_stores(path: Path) -> dict[str, list[sh.Shard]]:
     """Return the shards that a checkpoint's manifest lists, by the name of their store."""
     stores = json.loads((path / "manifest.json").read_text())["stores"]

@@ -31,7 +31,7 @@ def add(run: Path, name: str, step: int, note: str = "") -> Path:
         raise ValueError(f"{run} was trained by {method!r}; the zoo holds actors of SAC")
     folder = run / "checkpoints" / f"step-{step:012d}"
     if not folder.exists():
-        steps = [int(p.name[5:]) for p in checkpoint.list_checkpoints(run / "checkpoints")]
+        steps = [checkpoint.step_of(p) for p in checkpoint.list_checkpoints(run / "checkpoints")]
         raise FileNotFoundError(f"{run} has no checkpoint at {step}; it has {steps}")
     tree = json.loads((folder / checkpoint.FILES[1]).read_text())
     state = decode(load_file(folder / checkpoint.FILES[0]), tree)
