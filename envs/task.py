@@ -42,7 +42,25 @@ class Task:
     model_contexts: tuple[str, ...] = ()  # those of them from which the model is built
     newton_on_warp: bool = False  # may take Newton where the engine has no PGS (MuJoCo Warp)
     contact_forces: bool = False  # cfrc_ext by mj_rnePostConstraint after the step
+    # What an observation says: for dreams and generated rows. None: it does not say it.
+    state_from_obs: Callable[[Any, Array, Params], tuple[Array, Array]] | None = None  # qpos, qvel
+    terminated_from_obs: Callable[[Any, Array, Params], Array] | None = None  # of the successor
+    reward_from_obs: Callable[..., Array] | None = None  # (xp, obs, action, next_obs, p) -> [N]
+    hides: tuple[str, ...] = ()  # what an observation does not show; hidden coordinates come as 0
+    saturated: Callable[[Any, Array, Params], Array] | None = None  # rows [N] at a clip's bound
     camera: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))  # for watch
+
+
+def by_state(
+    state_from_obs: Callable[..., tuple[Array, Array]], function: Callable[..., Array]
+) -> Callable[[Any, Array, Params], Array]:
+    """Return a function (xp, f, p) of qpos and qvel as a function (xp, obs, p)."""
+
+    def of_obs(xp: Any, obs: Array, p: Params) -> Array:
+        qpos, qvel = state_from_obs(xp, obs, p)
+        return function(xp, SimpleNamespace(qpos=qpos, qvel=qvel), p)
+
+    return of_obs
 
 
 def resolve(task: Task, options: Mapping[str, Any]) -> Params:

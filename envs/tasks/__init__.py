@@ -1,12 +1,25 @@
 """The tasks that Reverie ships, by id."""
 
 from ..task import Task
-from . import ant, arms, families, half_cheetah, humanoids, pendulums, swim, swimmer, walkers
+from . import (
+    ant,
+    arms,
+    families,
+    half_cheetah,
+    humanoids,
+    pendulums,
+    swim,
+    swimmer,
+    swingup,
+    walkers,
+)
 
 TASKS: dict[str, Task] = {
     task.id: task
     for task in (
         ant.ANT,
+        swingup.CART_POLE_SWING_UP,
+        swingup.PENDULUM_SWING_UP,
         humanoids.HUMANOID,
         humanoids.HUMANOID_STANDUP,
         half_cheetah.HALF_CHEETAH,

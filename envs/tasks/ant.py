@@ -5,7 +5,7 @@ from typing import Any
 import mujoco
 
 from ..api import Array
-from ..task import Fields, Params, Task
+from ..task import Fields, Params, Task, by_state
 from .v5 import (
     clipped_forces,
     column,
@@ -14,6 +14,7 @@ from .v5 import (
     noise_normal,
     positions,
     unhealthy_ends,
+    without_xy,
     xy_info,
 )
 
@@ -96,6 +97,9 @@ ANT = Task(
     terminated=ant_terminated,
     reset=noise_normal,
     info=xy_info,
+    state_from_obs=without_xy,
+    terminated_from_obs=by_state(without_xy, ant_terminated),
+    hides=("x", "y"),
     contact_forces=True,
     camera={"distance": 4.0, "trackbody": 1},
 )

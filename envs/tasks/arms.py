@@ -32,6 +32,21 @@ def reacher_reward(
     return near + ctrl, {"reward_dist": near, "reward_ctrl": ctrl}
 
 
+def reacher_state(xp: Any, obs: Array, p: Params) -> tuple[Array, Array]:
+    """Return angles within +-pi and the target, which does not move."""
+    angles = xp.atan2(obs[:, 2:4], obs[:, :2])
+    still = xp.zeros_like(obs[:, 4:6])
+    return xp.concat([angles, obs[:, 4:6]], axis=1), xp.concat([obs[:, 6:8], still], axis=1)
+
+
+def reacher_reward_from_obs(
+    xp: Any, obs: Array, action: Array, next_obs: Array, p: Params
+) -> Array:
+    """Return the reward: the way to the target is in the successor."""
+    near = -norm(xp, next_obs[:, 8:10]) * p.reward_dist_weight
+    return near - xp.sum(xp.square(action), axis=1) * p.reward_control_weight
+
+
 def in_reach(xp: Any, point: Array) -> Array:
     """Return whether a target lies in the disc of radius 0.2 m."""
     return norm(xp, point) < 0.2
@@ -57,6 +72,8 @@ REACHER = Task(
     observe=reacher_observe,
     reward=reacher_reward,
     reset=reacher_reset,
+    state_from_obs=reacher_state,
+    reward_from_obs=reacher_reward_from_obs,
     camera={"trackbody": 0, "distance": 0.9, "elevation": -90.0},
 )
 
@@ -82,6 +99,14 @@ def pusher_reward(
     ctrl = -xp.sum(xp.square(action), axis=1) * p.reward_control_weight
     terms = {"reward_dist": dist, "reward_ctrl": ctrl, "reward_near": near}
     return dist + ctrl + near, terms
+
+
+def pusher_reward_from_obs(xp: Any, obs: Array, action: Array, next_obs: Array, p: Params) -> Array:
+    """Return the reward: tip, object and goal are in the successor."""
+    tip, thing, goal = (next_obs[:, 14 + 3 * i : 17 + 3 * i] for i in range(3))
+    near = norm(xp, thing - tip) * p.reward_near_weight
+    dist = norm(xp, thing - goal) * p.reward_dist_weight
+    return -near - dist - xp.sum(xp.square(action), axis=1) * p.reward_control_weight
 
 
 def clear_of_goal(xp: Any, point: Array) -> Array:
@@ -114,5 +139,7 @@ PUSHER = Task(
     observe=pusher_observe,
     reward=pusher_reward,
     reset=pusher_reset,
+    reward_from_obs=pusher_reward_from_obs,
+    hides=("the object's velocity",),
     camera={"trackbody": 0, "distance": 4.0},
 )

@@ -12,16 +12,18 @@ import numpy as np
 
 from ..api import Array
 from ..random import uniforms
-from ..task import Fields, Params, Task
+from ..task import Fields, Params, Task, by_state
 from .ant import ant_setup, ant_terminated
 from .swimmer import xy_before
 from .v5 import (
+    at_clip,
     clipped_forces,
     column,
     control_cost,
     gymnasium_model,
     noise_normal,
     noise_uniform,
+    without_x,
     x_before,
 )
 from .walkers import observe_clipped, walker_terminated
@@ -59,6 +61,11 @@ def cheetah_vel_reward(
     return near - cost, {"x_velocity": speed, "reward_near": near, "reward_ctrl": -cost}
 
 
+def cheetah_vel_state(xp: Any, obs: Array, p: Params) -> tuple[Array, Array]:
+    """Return the state with x as 0."""
+    return xp.concat([xp.zeros_like(obs[:, :1]), obs[:, :8]], axis=1), obs[:, 8:17]
+
+
 CHEETAH_VEL = Task(
     id="CheetahVel-v0",
     model=gymnasium_model,
@@ -77,6 +84,8 @@ CHEETAH_VEL = Task(
     observe=cheetah_vel_observe,
     reward=cheetah_vel_reward,
     reset=noise_normal,
+    state_from_obs=cheetah_vel_state,
+    hides=("x",),
     camera={"distance": 4.0, "trackbody": 1},
 )
 
@@ -98,6 +107,11 @@ def ant_dir_reward(
     contact = 5e-4 * xp.sum(xp.square(clipped_forces(xp, f, p, 0)), axis=1)
     terms = {"reward_forward": forward, "reward_ctrl": -cost, "reward_contact": -contact}
     return forward - cost - contact + 1.0, terms
+
+
+def ant_dir_state(xp: Any, obs: Array, p: Params) -> tuple[Array, Array]:
+    """Return the state with x and y as 0."""
+    return xp.concat([xp.zeros_like(obs[:, :2]), obs[:, :13]], axis=1), obs[:, 13:27]
 
 
 ANT_DIR = Task(
@@ -123,6 +137,9 @@ ANT_DIR = Task(
     reward=ant_dir_reward,
     terminated=ant_terminated,
     reset=noise_normal,
+    state_from_obs=ant_dir_state,
+    terminated_from_obs=by_state(ant_dir_state, ant_terminated),
+    hides=("x", "y"),
     contact_forces=True,
     camera={"distance": 4.0, "trackbody": 1},
 )
@@ -187,5 +204,9 @@ WALKER_PAR = Task(
     reward=walker_par_reward,
     terminated=walker_terminated,
     reset=noise_uniform,
+    state_from_obs=without_x,
+    terminated_from_obs=by_state(without_x, walker_terminated),
+    hides=("x", "velocities beyond +-10"),
+    saturated=at_clip,
     camera={"distance": 4.0, "trackbody": 1, "elevation": -20.0},
 )

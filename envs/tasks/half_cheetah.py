@@ -4,7 +4,7 @@ from typing import Any
 
 from ..api import Array
 from ..task import Fields, Params, Task
-from .v5 import control_cost, gymnasium_model, noise_normal, positions, x_before
+from .v5 import control_cost, gymnasium_model, noise_normal, positions, without_x, x_before
 
 
 def cheetah_observe(xp: Any, f: Fields, p: Params) -> Array:
@@ -46,5 +46,7 @@ HALF_CHEETAH = Task(
     reward=cheetah_reward,
     reset=noise_normal,
     info=cheetah_info,
+    state_from_obs=without_x,
+    hides=("x",),
     camera={"distance": 4.0, "trackbody": 1},
 )

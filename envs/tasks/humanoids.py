@@ -6,7 +6,7 @@ import mujoco
 import numpy as np
 
 from ..api import Array
-from ..task import Fields, Params, Task
+from ..task import Fields, Params, Task, by_state
 from .v5 import (
     between,
     column,
@@ -16,6 +16,7 @@ from .v5 import (
     noise_uniform,
     positions,
     unhealthy_ends,
+    without_xy,
     xy_info,
 )
 
@@ -135,6 +136,9 @@ HUMANOID = Task(
     terminated=humanoid_terminated,
     reset=noise_uniform,
     info=humanoid_info,
+    state_from_obs=without_xy,
+    terminated_from_obs=by_state(without_xy, humanoid_terminated),
+    hides=("x", "y"),
     newton_on_warp=True,
     contact_forces=True,
     camera={"distance": 4.0, "trackbody": 1, "elevation": -20.0},
@@ -156,6 +160,8 @@ HUMANOID_STANDUP = Task(
     reward=standup_reward,
     reset=noise_uniform,
     info=standup_info,
+    state_from_obs=without_xy,
+    hides=("x", "y"),
     newton_on_warp=True,
     contact_forces=True,
     camera={"distance": 4.0, "trackbody": 1, "elevation": -20.0},

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..api import Array
-from ..task import Fields, Params, Task
+from ..task import Fields, Params, Task, by_state
 from .v5 import gymnasium_model, noise_normal, noise_uniform
 
 
@@ -26,6 +26,19 @@ def pendulum_reward(
     return alive, {"reward_survive": alive}
 
 
+def pendulum_state(xp: Any, obs: Array, p: Params) -> tuple[Array, Array]:
+    """Return the two halves of the observation."""
+    return obs[:, :2], obs[:, 2:]
+
+
+def pendulum_reward_from_obs(
+    xp: Any, obs: Array, action: Array, next_obs: Array, p: Params
+) -> Array:
+    """Return one for each successor that does not end the episode."""
+    ended = by_state(pendulum_state, pendulum_terminated)(xp, next_obs, p)
+    return xp.astype(~ended, next_obs.dtype)
+
+
 INVERTED_PENDULUM = Task(
     id="InvertedPendulum-v5",
     model=gymnasium_model,
@@ -37,6 +50,9 @@ INVERTED_PENDULUM = Task(
     reward=pendulum_reward,
     terminated=pendulum_terminated,
     reset=noise_uniform,
+    state_from_obs=pendulum_state,
+    terminated_from_obs=by_state(pendulum_state, pendulum_terminated),
+    reward_from_obs=pendulum_reward_from_obs,
     camera={"distance": 2.04, "trackbody": 0},
 )
 
@@ -69,6 +85,17 @@ def double_reward(
     return alive - distance - velocity, terms
 
 
+def double_state(xp: Any, obs: Array, p: Params) -> tuple[Array, Array]:
+    """Return x, angles within +-pi, and velocities as far as they are shown."""
+    angles = xp.atan2(obs[:, 1:3], obs[:, 3:5])
+    return xp.concat([obs[:, :1], angles], axis=1), obs[:, 5:8]
+
+
+def double_at_clip(xp: Any, obs: Array, p: Params) -> Array:
+    """Return the rows of which a velocity lies at its clip, +-10: it may be beyond."""
+    return xp.any(xp.abs(obs[:, 5:8]) >= 10, axis=1)
+
+
 INVERTED_DOUBLE_PENDULUM = Task(
     id="InvertedDoublePendulum-v5",
     model=gymnasium_model,
@@ -84,5 +111,8 @@ INVERTED_DOUBLE_PENDULUM = Task(
     reward=double_reward,
     terminated=double_terminated,
     reset=noise_normal,
+    state_from_obs=double_state,
+    hides=("velocities beyond +-10", "the tip, which lags a substep: reward and end"),
+    saturated=double_at_clip,
     camera={"distance": 4.1, "trackbody": 0, "lookat": (0.0, 0.0, 0.5)},
 )

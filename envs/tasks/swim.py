@@ -98,6 +98,23 @@ def swim_reward(
     return xp.clip(speed / p.desired_speed, 0.0, 1.0), {"forward_speed": speed}
 
 
+def swim_state(xp: Any, obs: Array, p: Params) -> tuple[Array, Array]:
+    """Return the state with the head at the origin, heading 0: joints, and every velocity."""
+    n = p.nq - 3
+    v = xp.reshape(obs[:, n : n + 3 * p.links], (obs.shape[0], p.links, 3))
+    # The root's joints sit 0.05 m behind the head's site, along -y.
+    root = [v[:, 0, 0] + 0.05 * v[:, 0, 2], v[:, 0, 1], v[:, 0, 2]]
+    turns = v[:, 1:, 2] - v[:, :-1, 2]
+    qpos = xp.concat([xp.zeros_like(obs[:, :3]), obs[:, :n]], axis=1)
+    return qpos, xp.concat([xp.stack(root, axis=1), turns], axis=1)
+
+
+def swim_reward_from_obs(xp: Any, obs: Array, action: Array, next_obs: Array, p: Params) -> Array:
+    """Return the reward: the head's speed is in the successor."""
+    speed = -next_obs[:, p.nq - 3 + 1]
+    return xp.clip(speed / p.desired_speed, 0.0, 1.0)
+
+
 def swim_reset(xp: Any, u: Any, p: Params) -> tuple[Array, Array]:
     """Any heading, any joint angles within the limits, at rest (or all straight)."""
     heading = u.uniform(-math.pi, math.pi, 1)
@@ -126,5 +143,8 @@ SWIM = Task(
     reward=swim_reward,
     reset=swim_reset,
     refresh="vel",
+    state_from_obs=swim_state,
+    reward_from_obs=swim_reward_from_obs,
+    hides=("x", "y", "heading"),
     camera={"trackbody": 1, "distance": 1.2, "elevation": -60.0},
 )

@@ -4,7 +4,7 @@ from typing import Any
 
 from ..api import Array
 from ..task import Fields, Params, Task
-from .v5 import column, control_cost, gymnasium_model, noise_uniform, positions, xy_info
+from .v5 import column, control_cost, gymnasium_model, noise_uniform, positions, without_xy, xy_info
 
 
 def xy_before(xp: Any, f: Fields, p: Params) -> Array:
@@ -51,5 +51,7 @@ SWIMMER = Task(
     reward=swimmer_reward,
     reset=noise_uniform,
     info=xy_info,
+    state_from_obs=without_xy,
+    hides=("x", "y"),
     camera={"distance": 6.0, "trackbody": 1, "elevation": -60.0},
 )

@@ -103,3 +103,27 @@ def clipped_forces(xp: Any, f: Fields, p: Params, skip: int) -> Array:
     """Return the contact forces of all bodies but the first `skip`, clipped, [N, -1]."""
     low, high = p.contact_force_range
     return xp.clip(flat(xp, f.cfrc_ext, skip), low, high)
+
+
+def split_obs(xp: Any, obs: Array, p: Params, skip: int) -> tuple[Array, Array]:
+    """Return qpos and qvel of an observation that begins with both; the first `skip` come as 0."""
+    hidden = skip if p.exclude_current_positions_from_observation else 0
+    at = p.nq - hidden
+    qpos = xp.concat([xp.zeros_like(obs[:, :hidden]), obs[:, :at]], axis=1)
+    return qpos, obs[:, at : at + p.nv]
+
+
+def without_x(xp: Any, obs: Array, p: Params) -> tuple[Array, Array]:
+    """Return the state of a planar body, x as 0."""
+    return split_obs(xp, obs, p, 1)
+
+
+def without_xy(xp: Any, obs: Array, p: Params) -> tuple[Array, Array]:
+    """Return the state of a free body, x and y as 0."""
+    return split_obs(xp, obs, p, 2)
+
+
+def at_clip(xp: Any, obs: Array, p: Params) -> Array:
+    """Return the rows of which a velocity lies at its clip, +-10: it may be beyond."""
+    _, qvel = without_x(xp, obs, p)
+    return xp.any(xp.abs(qvel) >= 10, axis=1)

@@ -3,8 +3,9 @@
 from typing import Any
 
 from ..api import Array
-from ..task import Fields, Params, Task
+from ..task import Fields, Params, Task, by_state
 from .v5 import (
+    at_clip,
     between,
     control_cost,
     gymnasium_model,
@@ -12,6 +13,7 @@ from .v5 import (
     planar_info,
     positions,
     unhealthy_ends,
+    without_x,
     x_before,
 )
 
@@ -104,6 +106,10 @@ HOPPER = Task(
     terminated=hopper_terminated,
     reset=noise_uniform,
     info=planar_info,
+    state_from_obs=without_x,
+    terminated_from_obs=by_state(without_x, hopper_terminated),
+    hides=("x", "velocities beyond +-10"),
+    saturated=at_clip,
     camera={"distance": 3.0, "trackbody": 1, "elevation": -20.0},
 )
 WALKER2D = Task(
@@ -124,5 +130,9 @@ WALKER2D = Task(
     terminated=walker_terminated,
     reset=noise_uniform,
     info=planar_info,
+    state_from_obs=without_x,
+    terminated_from_obs=by_state(without_x, walker_terminated),
+    hides=("x", "velocities beyond +-10"),
+    saturated=at_clip,
     camera={"distance": 4.0, "trackbody": 1, "elevation": -20.0},
 )
