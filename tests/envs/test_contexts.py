@@ -25,6 +25,8 @@ ABSENT = {
     "Reacher-v5": {"stiffness", "friction"},
     "InvertedPendulum-v5": {"stiffness", "friction", "armature"},
     "InvertedDoublePendulum-v5": {"stiffness", "friction", "armature"},
+    "CartPoleSwingUp-v0": {"stiffness", "friction", "armature"},
+    "PendulumSwingUp-v0": {"stiffness", "friction", "armature"},
 }
 UNSEEN = {("Swimmer-v5", "gravity"), ("Reacher-v5", "gravity"), ("Swim-v0", "gravity"),
           ("Pusher-v5", "friction")}  # fmt: skip
