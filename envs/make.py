@@ -11,6 +11,7 @@ from .api import BatchEnv
 from .contexts import Contexts
 from .errors import unknown
 from .native.env import TaskEnv
+from .shown import show_context
 from .task import Task
 from .tasks import TASKS
 from .warp import WarpSettings, make_warp_env
@@ -73,6 +74,7 @@ def make(
     dtype: torch.dtype = torch.float32,
     max_episode_steps: int | None = None,
     context: Contexts | Mapping[str, Any] | None = None,
+    context_in_obs: str = "hidden",
     streams: Sequence[int] | None = None,
     warp: WarpSettings | None = None,
     **options: Any,
@@ -84,7 +86,8 @@ def make(
     any other gymnasium id (`my_pkg:MyEnv-v0`) goes through an adapter.
     `threads`: of the native physics, None for every CPU it may use. `max_episode_steps`: None
     for the task's own limit, 0 for none. `context`: `{"gravity": [4.9, 9.8]}`, every combination,
-    or `Contexts`; world i plays row i mod K. `streams` [N]: which start states each world follows;
+    or `Contexts`; world i plays row i mod K. `context_in_obs`: hidden, or raw or normalised as
+    further columns of the observation. `streams` [N]: which start states each world follows;
     by default the worlds of a group of K start alike. `device="cuda"`: MuJoCo Warp (extra
     `[gpu]`), whose tensors and actions live there; `backend="warp"` is Warp on the CPU, for tests;
     `warp`: its settings. `options`: the task's, e.g. `ctrl_cost_weight=0.05`.
@@ -117,19 +120,21 @@ def make(
         if not on_warp:
             if warp is not None:
                 raise ValueError("warp= is for device='cuda' or backend='warp', this is the CPU")
-            return TaskEnv(task, num_envs, threads=threads, dtype=dtype, rng=rng, **common)
+            env = TaskEnv(task, num_envs, threads=threads, dtype=dtype, rng=rng, **common)
+            return show_context(env, context_in_obs)
         if backend == "native" or rng != "counter" or dtype != torch.float32:
             raise ValueError(
                 f"device={device!r} is MuJoCo Warp's: it takes neither backend='native' nor "
                 f"another rng than 'counter' or dtype than float32 (got {rng!r}, {dtype})"
             )
-        return make_warp_env(task, num_envs, device=where, settings=warp, **common)
+        worlds = make_warp_env(task, num_envs, device=where, settings=warp, **common)
+        return show_context(worlds, context_in_obs)
     if on_warp:
         raise ValueError(
             f"{env_id} is another package's: it runs on the CPU, leave device={device!r} out; "
             "learners may still use a GPU of their own"
         )
-    if context is not None or streams is not None:
+    if context is not None or streams is not None or context_in_obs != "hidden":
         raise ValueError(f"{env_id} is another package's: contexts and streams need a task of ours")
     return _make_foreign(env_id, num_envs, seed, max_episode_steps, options)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mujoco.batch import Batch
 
-from reverie.envs import Contexts, Task, make
+from reverie.envs import BatchEnv, Contexts, Task, make
 from reverie.envs.contexts import FEATURES, default, parse_contexts
 from reverie.envs.native.env import TaskEnv
 from reverie.envs.tasks import TASKS
@@ -208,3 +208,28 @@ def test_the_command_lines_grid():
     assert grid.names == ("gravity", "mass")
     assert grid.table.tolist() == [[4.9, 1], [4.9, 2], [9.8, 1], [9.8, 2]]
     assert parse_contexts([]) is None
+
+
+def test_a_context_may_be_shown_raw_or_normalised():
+    """gravity 5, 10 and 15 of three worlds, as columns behind the same observations."""
+    table = {"gravity": [5.0, 10.0, 15.0], "mass": [2.0]}
+    hidden = make("Hopper-v5", 3, context=table)
+    for mode, columns in {
+        "raw": [[5.0, 2.0], [10.0, 2.0], [15.0, 2.0]],
+        "normalised": [[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]],
+    }.items():
+        env = make("Hopper-v5", 3, context=table, context_in_obs=mode, max_episode_steps=2)
+        assert isinstance(env, BatchEnv) and env.obs_dim == 13
+        assert torch.equal(env.reset()[:, :11], hidden.reset(0))
+        for _ in range(3):  # over the end of an episode
+            r = env.step(torch.zeros(3, 3))
+            for obs in (r.obs, r.final_obs, env.current_obs()):
+                assert torch.equal(obs[:, 11:], torch.tensor(columns))
+        saved = env.state_dict()
+        ahead = env.step(torch.ones(3, 3)).obs
+        env.load_state_dict(saved)
+        assert torch.equal(env.step(torch.ones(3, 3)).obs, ahead)
+    with pytest.raises(ValueError, match="have no context"):
+        make("Hopper-v5", 1, context_in_obs="raw")
+    with pytest.raises(ValueError, match="did you mean 'normalised'"):
+        make("Hopper-v5", 1, context={"gravity": 9.0}, context_in_obs="normalized")
