@@ -58,6 +58,12 @@ class ReplayBuffer:
         self._counted: int | None = 0  # invalid slots; None on a device until somebody asks
         self._starts: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.int64))
 
+    @classmethod
+    def for_env(cls, env: Any, capacity: int, *, seed: int = 0, **keywords: Any) -> "ReplayBuffer":
+        """Return a buffer for the rows of these worlds; keywords as the constructor's."""
+        layout = Layout(env.obs_dim, env.act_dim)
+        return cls(layout, capacity - capacity % env.num_envs, env.num_envs, seed=seed, **keywords)
+
     def __len__(self) -> int:
         """Rows that can be sampled."""
         return (self.total - self.oldest) * self.num_envs - self._num_invalid

@@ -207,3 +207,17 @@ def test_no_pickle_eval_or_exec():
         if path.name == "check.py" and path.parent.name == "envs":
             continue  # its check that an environment goes through pickle
         assert "import pickle" not in text and "allow_pickle=True" not in text, path
+
+
+def test_every_name_at_the_top_is_there_and_typed():
+    """Each lazy name loads, is listed, and is imported for type checkers from where it lies."""
+    import reverie
+
+    tree = ast.parse((ROOT / "__init__.py").read_text())
+    block = next(n for n in tree.body if isinstance(n, ast.If))
+    typed = {a.name: f.module for f in block.body for a in f.names}
+    assert typed == reverie._HOME and set(reverie.__all__) == {*typed, "__version__"}
+    for name in typed:
+        assert callable(getattr(reverie, name))
+    with pytest.raises(AttributeError, match="it has"):
+        reverie.nothing

@@ -529,3 +529,12 @@ def test_a_mix_of_buffers_is_a_source():
 def test_mix_refuses_shares_that_mean_nothing(shares):
     with pytest.raises(ValueError, match="finite, not negative and sum above 0"):
         mix([(Constant(0), share) for share in shares])
+
+
+def test_a_buffer_for_an_environment():
+    from types import SimpleNamespace
+
+    env = SimpleNamespace(obs_dim=3, act_dim=2, num_envs=4)
+    buffer = ReplayBuffer.for_env(env, 10, seed=5)
+    assert (buffer.capacity, buffer.num_envs) == (8, 4) and buffer.layout == Layout(3, 2)
+    assert buffer.generator.initial_seed() == 5
