@@ -13,6 +13,7 @@ from reverie.agents.ncap import Circuit, joint_limit, transfer
 from reverie.agents.offline.bc import BC, BCConfig
 from reverie.agents.offline.iql import IQL, IQLConfig
 from reverie.agents.offline.standardised import Standardised
+from reverie.agents.search import SEARCHES, SearchConfig
 from reverie.buffers import Transitions
 from reverie.envs import make
 
@@ -63,7 +64,8 @@ def test_a_td3_update_by_hand(rebrac):
     more = {"bc_alpha": 2.5, "critic_bc": 0.5} if rebrac else {}
     config = TD3Config(hidden=(8,), tau=0.1, target_noise=3.0, target_clip=0.5, **more)
     agent, batch = TD3(3, 2, config), a_batch(**extra)
-    agent.update(batch)
+    for _ in range(3):  # so that targets and networks have parted
+        agent.update(batch)
     nets = ("actor", "critic", "target_actor", "target_critic")
     old = {name: copy.deepcopy(getattr(agent, name)) for name in nets}
     state = agent.generator.get_state()
@@ -90,9 +92,9 @@ def test_a_td3_update_by_hand(rebrac):
         want = moved(old[f"target_{name}"].parameters(), getattr(agent, name).parameters(), 0.1)
         close_all(getattr(agent, f"target_{name}").parameters(), want)
     kept = copy.deepcopy(list(agent.target_critic.parameters()))
-    third = agent.update(batch)
+    after = agent.update(batch)
     close_all(agent.target_critic.parameters(), kept)
-    assert third["actor_loss"] == metrics["actor_loss"]  # the last one there was
+    assert after["actor_loss"] == metrics["actor_loss"]  # the last one there was
 
 
 def test_td3_explores_with_noise_of_its_size():
@@ -150,6 +152,38 @@ def test_standardised_agents_see_z_scores_on_both_sides_of_a_step():
     other = Standardised(Counter(), torch.zeros(2), torch.ones(2))
     other.load_state_dict(agent.state_dict())
     assert other._scale(following).tolist() == [[2, -1]]
+
+
+# -- searches
+
+
+@pytest.mark.parametrize("name", ["es", "ars"])
+def test_the_step_size_of_a_search_decays(name):
+    """Halved after each generation: 0.8, 0.4, 0.2. ES's first step of Adam is of its step size."""
+    config = SearchConfig(population=4, lr=0.8, lr_decay=0.5, weight_decay=0.0)
+    search, lrs = SEARCHES[name](torch.zeros(2), config, 0), []
+    for _ in range(3):
+        lrs.append(search.optimizer.param_groups[0]["lr"] if name == "es" else search.lr)
+        before = search.best
+        search.ask()
+        search.tell(torch.tensor([3.0, 1.0, 2.0, 0.0]))
+        assert not torch.equal(search.best, before)
+        if name == "es" and len(lrs) == 1:
+            assert torch.allclose(search.best.abs(), torch.full((2,), 0.8), atol=1e-4)
+    assert lrs == [0.8, 0.4, 0.2]
+
+
+def test_equal_returns_leave_es_with_its_weight_decay_and_ars_still():
+    """Ties have ranks too, in order: a decay that is large enough outweighs them."""
+    config = SearchConfig(population=4, sigma=0.5, lr=0.1, weight_decay=1e3)
+    es = SEARCHES["es"](torch.tensor([1.0, -2.0]), config, 0)
+    es.ask()
+    es.tell(torch.zeros(4))
+    assert torch.allclose(es.best, torch.tensor([0.9, -1.9]), atol=1e-4)  # towards 0 by lr
+    ars = SEARCHES["ars"](torch.tensor([1.0, -2.0]), config, 0)
+    ars.ask()
+    ars.tell(torch.zeros(4))
+    assert ars.best.tolist() == [1, -2]
 
 
 # -- populations, and how far a controller carries

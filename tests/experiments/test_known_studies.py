@@ -137,13 +137,18 @@ def test_the_paired_interval_by_hand():
 
 
 def test_aggregates_by_hand():
-    x = np.array([[0.0, 10.0, 3.0], [2.0, 30.0, 5.0]])  # runs, tasks: means 1, 20, 4
-    assert stats.median(x) == 4 and stats.mean(x) == 25 / 3
-    assert stats.iqm(x) == (2 + 3 + 5 + 10) / 4  # of six, one off each side
-    assert stats.performance_profile(x, [2.0]).tolist() == [4 / 6]  # above, not at
+    x = np.array([[0.0, 10.0, 3.0], [2.0, 30.0, 8.0], [7.0, 20.0, 1.0]])  # task means 3, 20, 4
+    assert stats.median(x) == 4 and stats.mean(x) == 9
+    assert stats.iqm(x) == (2 + 3 + 7 + 8 + 10) / 5  # of nine, two off each side
+    assert stats.performance_profile(x, [2.0]).tolist() == [6 / 9]  # above, not at
     a, b = [[1.0, 0.0], [1.0, 5.0]], [[0.0, 9.0], [1.0, 1.0]]
     # first task: wins 1, ties half: (1 + 0.5 + 1 + 0.5) / 4; second: only 5 over 1
     assert stats.probability_of_improvement(a, b) == (0.75 + 0.25) / 2
+
+
+def test_each_task_draws_runs_of_its_own():
+    runs = stats.resample(np.arange(12.0).reshape(4, 3), 50, 0) // 3
+    assert set(runs.flatten()) == {0, 1, 2, 3} and (runs != runs[:, :, :1]).any()
 
 
 def test_bca_moves_the_tails_by_bias_and_skew():

@@ -1,0 +1,148 @@
+"""Rewards, actions and draws of the worlds, against numbers worked out by hand."""
+
+import math
+from types import SimpleNamespace
+
+import gymnasium
+import mujoco
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from reverie.envs.gym.foreign import ForeignEnv
+from reverie.envs.native.env import TaskEnv
+from reverie.envs.random import CounterDraws, uniforms
+from reverie.envs.task import Task
+from reverie.envs.tasks import families
+
+STEP = SimpleNamespace(dt=0.05)
+
+
+def fields(**arrays):
+    return SimpleNamespace(**{name: np.array(x, float) for name, x in arrays.items()})
+
+
+def test_cheetah_vel_pays_by_the_distance_from_its_speed():
+    """0.1 m in 0.05 s are 2 m/s, 0.5 off; the control costs 0.05 x 2."""
+    p = SimpleNamespace(dt=0.05, velocity=np.array([1.5, 3.0]))
+    f = fields(qpos=[[1.0], [1.0]])
+    action = np.array([[1.0, -1.0], [0.0, 0.0]])
+    value, terms = families.cheetah_vel_reward(np, np.array([0.9, 0.9]), f, action, p)
+    assert value == pytest.approx([-0.5 - 0.1, -1.0])
+    assert terms["x_velocity"] == pytest.approx([2, 2])
+
+
+def test_ant_dir_pays_for_speed_along_its_direction():
+    """(1, 3) m/s along 90 and 180 degrees; a force of 2 counts as 1."""
+    p = SimpleNamespace(
+        dt=0.05, direction=np.array([math.pi / 2, math.pi]), contact_force_range=(-1.0, 1.0)
+    )
+    force = np.zeros((2, 3, 6))
+    force[0, 1, 2] = 2.0
+    f = fields(qpos=[[0.05, 0.15], [0.05, 0.15]], cfrc_ext=force)
+    action = np.array([[1.0, 0.0], [0.0, 0.0]])
+    value, _ = families.ant_dir_reward(np, np.zeros((2, 2)), f, action, p)
+    assert value == pytest.approx([3 - 0.5 - 5e-4 + 1, -1 + 1])
+
+
+def test_walker_par_pays_for_speed_and_life():
+    f, action = fields(qpos=[[1.0]]), np.array([[1.0, -1.0]])
+    value, _ = families.walker_par_reward(np, np.array([0.9]), f, action, STEP)
+    assert value == pytest.approx([2 + 1 - 1e-3 * 2])
+
+
+def test_goals_are_columns_behind_the_observation():
+    def seen(observe, p, **arrays):
+        return observe(np, fields(**arrays), SimpleNamespace(show_goal=True, **p))
+
+    state = {"qpos": [[9.0, 1.0, 2.0]], "qvel": [[3.0, 40.0]]}
+    vel = seen(families.cheetah_vel_observe, {"velocity": 1.5, "legacy_obs": False}, **state)
+    assert vel.tolist() == [[1, 2, 3, 40, 1.5]]
+    ant = seen(families.ant_dir_observe, {"direction": math.pi / 2}, **state)
+    assert ant[0] == pytest.approx([2, 3, 40, 0, 1])
+    own = {"variant": 2.0, "exclude_current_positions_from_observation": True}
+    par = seen(families.walker_par_observe, own, **state)
+    assert par.tolist() == [[1, 2, 3, 10, 0, 0, 1, 0, 0, 0, 0, 0]]  # velocities within +-10
+
+
+# -- actions
+
+
+def pushed_model(p):
+    """A mass on a rail, pushed by a motor whose range is not around 0."""
+    spec = mujoco.MjSpec()
+    body = spec.worldbody.add_body()
+    body.add_joint(name="x", type=mujoco.mjtJoint.mjJNT_SLIDE, axis=[1, 0, 0])
+    body.add_geom(size=[0.1, 0, 0], mass=1, contype=0, conaffinity=0)
+    motor = spec.add_actuator(name="push", target="x", trntype=mujoco.mjtTrn.mjTRN_JOINT)
+    motor.ctrlrange, motor.ctrllimited = [1, 5], True
+    return spec.compile()
+
+
+PUSHED = Task(
+    id="Pushed",
+    model=pushed_model,
+    fields=(),
+    frame_skip=1,
+    max_episode_steps=5,
+    params={},
+    observe=lambda xp, f, p: f.qpos + 0.0,
+    reward=lambda xp, before, f, action, p: (action[:, 0] + 0.0, {}),
+    reset=lambda xp, u, p: (u.uniform(0, 0, 1), u.uniform(0, 0, 1)),
+)
+
+
+def test_actions_of_a_task_span_its_motors_range():
+    """From 1 to 5: -1, 0, 1 are 1, 3, 5; the reward is the control."""
+    env = TaskEnv(PUSHED, 3)
+    env.reset()
+    action = torch.tensor([[-1.0], [0.0], [1.0]])
+    assert env.to_native(action.numpy()).tolist() == [[1], [3], [5]]
+    assert env.step(action).reward.tolist() == [1, 3, 5]
+    assert env.physics.fields.ctrl.tolist() == [[1], [3], [5]]
+
+
+def test_actions_of_a_foreign_env_span_its_box():
+    class Boxed(gymnasium.Env):
+        observation_space = Box(-1, 1, (1,), np.float32)
+        action_space = Box(np.array([1.0, -4.0]), np.array([5.0, 0.0]), dtype=np.float64)
+
+        def reset(self, *, seed=None, options=None):
+            return np.zeros(1, np.float32), {}
+
+        def step(self, action):
+            return np.zeros(1, np.float32), float(action @ [1, 10]), False, False, {}
+
+    env = ForeignEnv(SyncVectorEnv([Boxed] * 2, autoreset_mode=AutoresetMode.DISABLED))
+    env.reset()
+    action = torch.tensor([[-1.0, 0.5], [0.0, 1.0]])  # (1, -1) and (3, 0)
+    assert env.step(action).reward.tolist() == [1 - 10, 3]
+
+
+# -- draws
+
+
+def test_every_call_takes_the_next_draws_of_a_worlds_stream():
+    worlds, episodes = np.array([0, 5]), np.array([2, 0])
+    draws = CounterDraws(np, 3, worlds, episodes)
+    stream = uniforms(np, 3, worlds, episodes, 0, 7)
+    assert len(np.unique(stream)) == 14
+    assert np.allclose(draws.uniform(-2, 4, 3), -2 + 6 * stream[:, :3], atol=1e-6)
+    u, v = stream[:, 3:5], stream[:, 5:7]
+    want = np.sqrt(-2 * np.log(1 - u)) * np.cos(2 * math.pi * v)
+    assert np.allclose(draws.normal(2), want, atol=1e-6)
+
+
+def test_the_first_point_inside_is_taken():
+    worlds, episodes = np.arange(4), np.zeros(4, np.int64)
+
+    def inside(xp, points):
+        return points[..., 0] > 1.5
+
+    got = CounterDraws(np, 0, worlds, episodes).accept((0.0, 10.0), (2.0, 20.0), inside)
+    stream = uniforms(np, 0, worlds, episodes, 0, 64).reshape(4, 32, 2)
+    points = stream * [2.0, 10.0] + [0.0, 10.0]
+    want = [next(point for point in of_world if point[0] > 1.5) for of_world in points]
+    assert np.allclose(got, want, atol=1e-5)
