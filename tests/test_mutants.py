@@ -15,7 +15,7 @@ from mutants import MUTANTS
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("buffers", "envs", "agents", "experiments", "tests")
-FAILED, SECONDS = 1, 120  # pytest's exit status when tests failed; a mutant's test may hang
+FAILED, SECONDS = 1, 300  # pytest's exit status when tests failed; a mutant's test may hang
 # Imports what is not ours once, then runs tests in forked children, which import the copy anew.
 SERVER = """
 import os, signal, sys
@@ -97,7 +97,7 @@ def functions_of(file):
 
 
 def rotten(m):
-    """Return what is wrong with a mutant's line, None if it can be applied and its test is there."""
+    """Return what is wrong with a mutant's line; None if it applies and its test is there."""
     if (count := source(m.file).count(m.old)) != 1:
         return f"{m.file} has {m.old!r} {count} times, expected once"
     try:

@@ -106,7 +106,7 @@ def test_td3_explores_with_noise_of_its_size():
 
 
 def test_an_iql_update_by_hand():
-    """V to the expectile of Q' - V, Q to r + gamma V', the actor by exp(3 A) of V before its step."""
+    """V to the expectile of Q' - V, Q to r + gamma V', the actor by exp(3 A), V before its step."""
     agent, batch = IQL(3, 2, IQLConfig(hidden=(8,), tau=0.1, lr=1e-2)), a_batch()
     for _ in range(3):
         agent.update(batch)
@@ -216,7 +216,7 @@ class Short:
 
 
 def test_a_candidates_return_ends_with_its_world():
-    """World c E + e plays candidate c. Three steps of 1; one of 2; one of 3, then bad; three of 4."""
+    """World c E + e plays candidate c: 3 steps of 1; one of 2; one of 3, then bad; 3 of 4."""
     env = Short()
     controller = SimpleNamespace(
         bind=lambda parameters: parameters, act=lambda bound, obs: bound * (1 + obs)

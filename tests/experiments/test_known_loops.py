@@ -14,7 +14,6 @@ from reverie.buffers import Layout, ReplayBuffer, Transitions
 from reverie.experiments import load_run
 from reverie.experiments.loops import offpolicy
 
-
 # -- evaluation
 
 
@@ -85,14 +84,14 @@ def test_an_off_policy_run_logs_the_episodes_since_the_last_row(tmp_path):
     A row after 4 vector steps each: two of 3 and one of 9; the same; two of 3 and two of 9.
     """
     config = options(tmp_path, log=8, judge=12)
-    agent, buffer, path, judged = off_policy(config, Known([[2], [3]]))
+    _, buffer, path, judged = off_policy(config, Known([[2], [3]]))
     logged = rows(path, "train")
     assert [row["step"] for row in logged] == [8, 16, 24]
     assert [row["return"] for row in logged] == [5, 5, 6]
     assert [row["length"] for row in logged] == pytest.approx([7 / 3, 7 / 3, 2.5])
     assert {row["bad_worlds"] for row in logged} == {0}
     stored = buffer.layout.unpack(buffer.export_rows(0, 12)["rows"])
-    assert torch.equal(stored.action[..., 0] * 64, stored.obs[..., 2])  # k of k-th step, both worlds
+    assert torch.equal(stored.action[..., 0] * 64, stored.obs[..., 2])  # k at the k-th step
     assert torch.equal(stored.next_obs[..., 2], stored.obs[..., 2] + 1)  # the true successor
     final = rows(path, "eval")
     # two episodes of 2 steps: 2 + 1 and 4 + 1

@@ -106,9 +106,10 @@ def test_an_arms_settings_go_over_the_tasks_and_those_over_the_presets(tmp_path)
 def test_a_study_runs_seed_by_seed_what_is_not_finished(tmp_path, monkeypatch):
     done = a_run(tmp_path, "a", 1, [1.0])
     entries = [
-        dataclasses.replace(done, arm=Arm(arm, "sac", {}), seed=seed, path=tmp_path / arm / str(seed))
-        for arm in ("a", "b") for seed in (2, 1)
-    ]  # fmt: skip
+        dataclasses.replace(done, arm=Arm(arm, "sac", {}), seed=s, path=tmp_path / arm / f"{s}")
+        for arm in ("a", "b")
+        for s in (2, 1)
+    ]
     jobs = []
     monkeypatch.setattr(compare, "run_jobs", lambda given, *rest: jobs.extend(given))
     compare.run_all([done, *entries], None)
@@ -235,7 +236,10 @@ def lines(axes):
 
 def test_a_curve_is_the_mean_of_seeds_at_every_step_that_one_was_judged(tmp_path, figure):
     """0, 10, 20 at steps 10, 20, 30, and 10, 30 at 15, 30: between its ends a run is a line."""
-    runs = [a_run(tmp_path, "a", 0, [0.0, 10.0, 20.0], 30), a_run(tmp_path, "a", 1, [10.0, 30.0], 30)]
+    runs = [
+        a_run(tmp_path, "a", 0, [0.0, 10.0, 20.0], 30),
+        a_run(tmp_path, "a", 1, [10.0, 30.0], 30),
+    ]
     for entry in runs:  # both of the method and environment that their configuration says
         file = entry.path / "config.json"
         about = json.loads(file.read_text())
