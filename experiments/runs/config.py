@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...envs.errors import unknown
+from .aside import write_text
 
 T = TypeVar("T")
 
@@ -72,7 +73,7 @@ def _convert(hint: Any, value: Any) -> Any:
 
 def save_config(path: Path, method: str, config: Any) -> None:
     """Write the resolved configuration of a run."""
-    path.write_text(json.dumps({"method": method, "config": to_dict(config)}, indent=2) + "\n")
+    write_text(path, json.dumps({"method": method, "config": to_dict(config)}, indent=2) + "\n")
 
 
 def read_config(path: Path) -> tuple[str, dict[str, Any]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
+from .aside import write_text
 
 PACKAGES = ("torch", "numpy", "mujoco", "gymnasium", "stable-baselines3", "safetensors")
 
@@ -71,10 +72,4 @@ def hardware() -> dict[str, Any]:
 
 def write(path: Path, stamp: dict[str, Any]) -> None:
     """Write stamp.json in one replace; a disk that refuses it leaves the old one."""
-    partial = path.with_suffix(".tmp")
-    try:
-        partial.write_text(json.dumps(stamp, indent=2) + "\n")
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
+    write_text(path, json.dumps(stamp, indent=2) + "\n")

@@ -1,0 +1,30 @@
+"""Files that are whole at every instant: written aside, then renamed over the old one."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def aside(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; it replaces `path` when the block ends well.
+
+    A block that fails, as on a full disk, leaves the old file and nothing else. Folders are made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())  # a rename may reach the disk before what it renames
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in one replace."""
+    with aside(path) as partial:
+        partial.write_text(text, newline="")
