@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ class SACConfig:
     """critics in the ensemble (REDQ: 10)"""
     subset: int = 2
     """critics, drawn at random, whose minimum is the target (REDQ: 2)"""
-    critic_norm: str = "none"
+    critic_norm: Literal["none", "layer", "batch"] = "none"
     """none, layer (as in RLPD), or batch (CrossQ: no target network)"""
     dropout: float = 0.0
     """critic dropout (DroQ: 0.01 with critic_norm=layer)"""

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ class TD3Config:
     """hidden layer widths of actor and critics"""
     critics: int = 2
     """critics in the ensemble; the target is the minimum of all"""
-    critic_norm: str = "none"
+    critic_norm: Literal["none", "layer", "batch"] = "none"
     """none or layer"""
     policy_delay: int = 2
     """critic updates per update of actor and targets"""

@@ -76,7 +76,10 @@ def score(args: Sequence[str]) -> int:
 
 @dataclass(frozen=True)
 class PlotOptions:
-    """Draw learning curves; runs of one method and environment are averaged over seeds."""
+    """Draw learning curves of runs, or of the results of `reverie compare`.
+
+    Runs that differ in nothing but the seed are one line, named by what differs between lines.
+    """
 
     out: Path = Path("curve.png")
     """PNG to write"""
@@ -92,12 +95,20 @@ def plot(args: Sequence[str]) -> int:
     """Write a PNG of learning curves, or of what one metric costs in another."""
     paths, rest = _positional(args, "plot")
     options: PlotOptions = _cli(PlotOptions, rest, "plot RUN...")
-    from ..studies.plots import curves, tradeoff
+    from ..studies.plots import curves, panels, tradeoff
+    from ..studies.results import read_results
 
+    folders = [Path(p) for p in paths]
     if options.against is not None:
-        print(tradeoff([Path(p) for p in paths], options.against, options.metric, options.out))
+        print(tradeoff(folders, options.against, options.metric, options.out))
         return 0
-    print(curves([load_run(p) for p in paths], options.out, options.kind))
+    kept = [f for f in folders if not (f / "config.json").exists() and any(f.glob("*/*.csv"))]
+    if not kept:
+        print(curves([load_run(p) for p in folders], options.out, options.kind))
+    elif len(folders) > 1:
+        raise ValueError(f"{kept[0]} holds results of `reverie compare`: plot one such at a time")
+    else:
+        print(panels(read_results(kept[0]), options.out))
     return 0
 
 

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..runs.aside import write_text
 from ..runs.stopping import stop_on_signals
+from . import tables
 from .plots import panels
 from .pool import Job, LocalEngine, run_jobs
-from .results import write_results
-from .suite import Entry, read_suite
-from .tables import reach, table
+from .results import read_result, write_results
+from .suite import OTHER, Entry, read_suite
 
 
 def run_all(entries: Sequence[Entry], engine: LocalEngine) -> None:
@@ -17,8 +18,15 @@ def run_all(entries: Sequence[Entry], engine: LocalEngine) -> None:
 
     A study that is cut short has then all arms of the seeds that it has.
     """
-    waiting = sorted((e for e in entries if e.status() != "finished"), key=lambda e: e.seed)
-    print(f"{len(entries) - len(waiting)} of {len(entries)} runs are finished", flush=True)
+    states = {e.path: e.status() for e in entries}
+    done = sum(s == "finished" for s in states.values())
+    print(f"{done} of {len(entries)} runs are finished", flush=True)
+    for entry in entries:
+        if states[entry.path] == OTHER:
+            what = "; ".join(entry.departures())
+            print(f"{OTHER} {entry.path}: {what}. Not counted and not gone on with: move it away")
+    waiting = [e for e in entries if states[e.path] not in ("finished", OTHER)]
+    waiting.sort(key=lambda e: e.seed)
     by_path = {e.path: e for e in waiting}
 
     def told(job: Job, status: int, left: int) -> None:
@@ -51,23 +59,26 @@ def main(args: Sequence[str]) -> int:
         raise ValueError("`reverie compare` needs a suite: reverie compare SUITE.toml --jobs 2")
     options = tyro.cli(CompareOptions, args=list(args[1:]), prog="reverie compare SUITE.toml")
     path = Path(args[0])
-    if not path.exists():
+    if not path.is_file():
         raise FileNotFoundError(f"{path}: no such suite")
     suite, entries = read_suite(path, options.out)
     engine = LocalEngine(options.jobs, options.threads)
     with stop_on_signals():
         run_all(entries, engine)
-    results = options.results / suite["name"]
+    results = options.results / suite.name
     write_results(entries, results)
+    units = tables.units(entries)
     text = "\n\n".join(
-        f"Last evaluation, `{metric}`:\n\n{table(entries, metric)}"
-        for metric in suite.get("metrics", ["return"])
+        f"Last evaluation, `{metric}` (steps are {units}):\n\n{tables.table(entries, metric)}"
+        for metric in suite.metrics
     )
-    if "thresholds" in suite:
-        text += "\n\nEnvironment steps until an evaluation reaches a return:\n\n"
-        text += reach(entries, suite["thresholds"])
-    results.mkdir(parents=True, exist_ok=True)
-    (results / "table.md").write_text(text + "\n")
-    panels(entries, results / "curves.png")
+    if suite.thresholds:
+        text += f"\n\n{units[0].upper()}{units[1:]} until an evaluation reaches a return:\n\n"
+        text += tables.reach(entries, suite.thresholds)
+    write_text(results / "table.md", text + "\n")
+    there = [e for e in entries if e.status() == "finished"]
+    kept = [read_result(results / f"{e.key}.csv") for e in there]
+    if any(len(r.columns.get("return", ())) for r in kept):
+        panels(kept, results / "curves.png", units)
     print(f"\n{text}\n\n{results}/: table.md, curves.png and a CSV with stamp for each run")
-    return 0 if all(j.status() == "finished" for j in entries) else 1
+    return 0 if len(there) == len(entries) else 1

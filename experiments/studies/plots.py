@@ -1,52 +1,102 @@
 """Learning curves as pictures."""
 
-from collections import defaultdict
+import json
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..runs.result import LoadedRun, load_run
+from .. import methods
+from ..runs.aside import aside
+from ..runs.result import LoadedRun
 from . import stats
-from .results import last_rows
-from .suite import Entry
+from .results import Kept, last_rows
+from .settings import NEUTRAL, flat
+from .tables import Frame, shared_steps
 
 
-def curves(runs: Sequence[LoadedRun], out: Path, kind: str = "eval") -> Path:
-    """Draw return against environment steps; one line per method and environment, mean of seeds.
+def step_unit(method: str) -> str:
+    """Return the unit of a method's steps; of a script that is not at hand just `steps`."""
+    try:
+        return str(methods.known_script(method).STEP)
+    except ValueError:  # a script of somebody's, which a picture is no reason to import
+        return "steps"
 
-    Thin lines are single seeds. Raises ValueError when no run has rows of this kind.
+
+def grouped(runs: Sequence[LoadedRun]) -> dict[str, list[LoadedRun]]:
+    """Return runs that differ in nothing but the seed together, under a name that says what does.
+
+    A name has method and environment, and the settings in which runs of that method differ.
     """
+    groups: dict[str, tuple[dict[str, Any], list[LoadedRun]]] = {}
+    for run in runs:
+        own = {k: v for k, v in flat(run.config).items() if k not in NEUTRAL and k != "seed"}
+        key = json.dumps([run.method, own], sort_keys=True)
+        groups.setdefault(key, (own, []))[1].append(run)
+    out = {}
+    for own, mine in groups.values():
+        method = mine[0].method
+        others = [o for o, theirs in groups.values() if theirs[0].method == method]
+        names = dict.fromkeys(k for o in others for k in o if k != "env")
+        differ = [k for k in names if any(o.get(k) != own.get(k) for o in others)]
+        short = [k.rpartition(".")[2] for k in differ]
+        words = [
+            f"{s if short.count(s) == 1 else k}={json.dumps(own.get(k), separators=(',', ':'))}"
+            for k, s in zip(differ, short, strict=True)
+        ]
+        out[" ".join([method, str(own.get("env", "")), *words])] = mine
+    return out
+
+
+def _figure(*grid: int, size: tuple[float, float]) -> tuple[Any, Any]:
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    groups: dict[str, list[dict[str, np.ndarray[Any, Any]]]] = defaultdict(list)
-    for run in runs:
-        frame = run.frame(kind)
-        if len(frame.get("return", ())):
-            groups[f"{run.method} {run.config['env']}"].append(frame)
-    if not groups:
-        raise ValueError(f"no run has {kind!r} returns yet: {[str(r.path) for r in runs]}")
-    figure, axes = plt.subplots(figsize=(6.5, 4.0), layout="constrained")
-    for i, (name, frames) in enumerate(groups.items()):
-        colour = f"C{i}"
-        for frame in frames:
-            axes.plot(frame["step"], frame["return"], color=colour, lw=0.7, alpha=0.45)
-        last = min(f["step"][-1] for f in frames)
-        grid = np.unique(np.concatenate([f["step"][f["step"] <= last] for f in frames]))
-        mean = np.mean([np.interp(grid, f["step"], f["return"]) for f in frames], axis=0)
-        axes.plot(grid, mean, color=colour, lw=2, label=f"{name} ({len(frames)} seeds)")
-    axes.set_xlabel("environment steps")
-    axes.set_ylabel(f"{kind} return")
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=150)
+    figure, axes = plt.subplots(*grid, figsize=size, layout="constrained", squeeze=not grid)
+    return figure, axes
+
+
+def _save(figure: Any, out: Path, dpi: int) -> Path:
+    import matplotlib.pyplot as plt
+
+    with aside(out) as partial:
+        figure.savefig(partial, dpi=dpi, format=out.suffix[1:] or "png")
     plt.close(figure)
     return out
+
+
+def _draw(axes: Any, frames: Sequence[Frame], colour: str, name: str) -> None:
+    """Draw single seeds thin, and thick their mean at the steps that every one of them has."""
+    for frame in frames:
+        axes.plot(frame["step"], frame["return"], color=colour, lw=0.7, alpha=0.4)
+    shared = shared_steps(frames)
+    rows = [f["return"][[np.flatnonzero(f["step"] == s)[-1] for s in shared]] for f in frames]
+    note = "" if len(shared) else ", at no common steps: no mean"
+    name = textwrap.fill(f"{name} ({len(frames)} seeds{note})", 70)
+    mean = np.mean(rows, axis=0) if len(shared) else []
+    axes.plot(shared, mean, color=colour, lw=2, label=name)
+
+
+def curves(runs: Sequence[LoadedRun], out: Path, kind: str = "eval") -> Path:
+    """Draw returns against steps: a line for runs that differ in the seed only, their mean.
+
+    Thin lines are single seeds. Raises ValueError when no run has rows of this kind.
+    """
+    having = [r for r in runs if len(r.frame(kind).get("return", ()))]
+    if not having:
+        raise ValueError(f"no run has {kind!r} returns yet: {[str(r.path) for r in runs]}")
+    figure, axes = _figure(size=(6.5, 4.0))
+    for i, (name, mine) in enumerate(grouped(having).items()):
+        _draw(axes, [r.frame(kind) for r in mine], f"C{i}", name)
+    units = dict.fromkeys(step_unit(r.method) for r in having)
+    axes.set(xlabel=" or ".join(units), ylabel=f"{kind} return")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize="small")
+    return _save(figure, out, 150)
 
 
 def tradeoff(folders: Sequence[Path], x: str, y: str, out: Path) -> Path:
@@ -54,18 +104,13 @@ def tradeoff(folders: Sequence[Path], x: str, y: str, out: Path) -> Path:
 
     Raises ValueError when no results have both columns.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     arms: dict[str, np.ndarray[Any, Any]] = {}
     for folder in folders:
         for arm, rows in last_rows(folder, x, y).items():
             arms[f"{folder.name}/{arm}" if arm in arms else arm] = rows
     if not arms:
         raise ValueError(f"no results with {x!r} and {y!r} in {[str(f) for f in folders]}")
-    figure, axes = plt.subplots(figsize=(8.0, 4.5), layout="constrained")
+    figure, axes = _figure(size=(8.0, 4.5))
     for i, (arm, rows) in enumerate(sorted(arms.items(), key=lambda a: a[1][:, 0].mean())):
         at, mean = rows[:, 0].mean(), rows[:, 1].mean()
         if len(rows) > 1:
@@ -79,10 +124,7 @@ def tradeoff(folders: Sequence[Path], x: str, y: str, out: Path) -> Path:
     axes.set(xlabel=x, ylabel=y)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=130)
-    plt.close(figure)
-    return out
+    return _save(figure, out, 130)
 
 
 def sparkline(values: Sequence[float]) -> str:
@@ -93,33 +135,23 @@ def sparkline(values: Sequence[float]) -> str:
     return "".join(ticks[round((v - low) * scale)] for v in values)
 
 
-def panels(entries: Sequence[Entry], out: Path) -> None:
-    """Draw a panel for each task: mean over seeds of every arm, single seeds thin."""
-    import matplotlib
+def panels(runs: Sequence[Kept], out: Path, units: str | None = None) -> Path:
+    """Draw a panel for each task of a study: mean over seeds of every arm, single seeds thin.
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    tasks = list(dict.fromkeys(j.env for j in entries))
-    figure, panels = plt.subplots(
-        1, len(tasks), figsize=(5.5 * len(tasks), 4), layout="constrained", squeeze=False
-    )
-    for env, axes in zip(tasks, panels[0], strict=True):
-        for i, arm in enumerate(dict.fromkeys(j.arm.name for j in entries)):
-            frames = [
-                load_run(j.path).frame()
-                for j in entries
-                if (j.arm.name, j.env) == (arm, env) and j.status() == "finished"
-            ]
-            for frame in frames:
-                axes.plot(frame["step"], frame["return"], color=f"C{i}", lw=0.6, alpha=0.35)
-            if frames:
-                mean = np.mean([f["return"] for f in frames], axis=0)
-                axes.plot(
-                    frames[0]["step"], mean, color=f"C{i}", lw=2, label=f"{arm} ({len(frames)})"
-                )
-        axes.set(title=env, xlabel="environment steps", ylabel="evaluation return")
+    `units` of the steps; by default those of the runs' methods.
+    """
+    runs = [r for r in runs if r.finished and len(r.columns.get("return", ()))]
+    if not runs:
+        raise ValueError("no run is finished and has returns")
+    arms = list(dict.fromkeys(r.arm for r in runs))
+    units = units or " or ".join(dict.fromkeys(step_unit(r.stamp.get("method", "")) for r in runs))
+    tasks = list(dict.fromkeys(r.task for r in runs))
+    figure, panels = _figure(1, len(tasks), size=(5.5 * len(tasks), 4))
+    for task, axes in zip(tasks, panels[0], strict=True):
+        for i, arm in enumerate(arms):
+            if frames := [r.columns for r in runs if (r.arm, r.task) == (arm, task)]:
+                _draw(axes, frames, f"C{i}", arm)
+        axes.set(title=task, xlabel=units, ylabel="evaluation return")
         axes.grid(alpha=0.25)
         axes.legend(frameon=False)
-    figure.savefig(out, dpi=130)
-    plt.close(figure)
+    return _save(figure, out, 130)
