@@ -4,7 +4,7 @@ Scores are arrays [runs, tasks]. The estimators follow Agarwal et al. (2021), "D
 of the statistical precipice" (rliable); the bootstrap is vectorised and seeded.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -136,6 +136,55 @@ def paired_t(a: Any, b: Any, level: float = 0.95) -> Paired:
     reach = stats.t.ppf((1 + level) / 2, len(d) - 1) * error
     p = 2 * stats.t.sf(abs(d.mean()) / error, len(d) - 1)
     return Paired(float(d.mean()), float(d.mean() - reach), float(d.mean() + reach), float(p))
+
+
+def stratified_paired(a: Any, b: Any, level: float = 0.95) -> Paired:
+    """Compare arms over tasks: mean over tasks of the mean of a - b, with a stratified interval.
+
+    `a`, `b`: for each task a vector of runs, paired by seed; tasks may have different numbers of
+    them. What tasks differ by is no noise here, as it is when all pairs go into one t interval,
+    and their variances may differ (Welch 1947, Satterthwaite 1946).
+    """
+    if len(a) != len(b) or not len(a):
+        raise ValueError(f"both arms need the same tasks: {len(a)} and {len(b)}")
+    left, right = ([np.asarray(x, np.float64) for x in arm] for arm in (a, b))
+    pairs = list(zip(left, right, strict=True))
+    if any(x.shape != y.shape or x.ndim != 1 or len(x) < 2 for x, y in pairs):
+        shapes = [(x.shape, y.shape) for x, y in pairs]
+        raise ValueError(f"each task needs two equal vectors of at least 2 runs: {shapes}")
+    gaps = [x - y for x, y in pairs]
+    mean = float(np.mean([d.mean() for d in gaps]))
+    squares = [d.var(ddof=1) / len(d) for d in gaps]  # variance of each task's mean
+    if not any(squares):
+        return Paired(mean, mean, mean, float(mean == 0))
+    error = np.sqrt(sum(squares)) / len(gaps)
+    freedom = sum(squares) ** 2 / sum(
+        v**2 / (len(d) - 1) for v, d in zip(squares, gaps, strict=True)
+    )
+    reach = stats.t.ppf((1 + level) / 2, freedom) * error
+    p = 2 * stats.t.sf(abs(mean) / error, freedom)
+    return Paired(mean, float(mean - reach), float(mean + reach), float(p))
+
+
+def equivalent(a: Any, b: Any, margin: float) -> bool:
+    """Return whether paired runs differ by less than `margin`: the 90 % t interval lies inside.
+
+    Two one-sided tests at 5 % (Schuirmann 1987). False means not shown, never that they differ.
+    """
+    t = paired_t(a, b, level=0.9)
+    return -margin < t.low and t.high < margin
+
+
+def within(values: Sequence[float], units: Sequence[Any]) -> dict[Any, float]:
+    """Return the mean of the values of each unit.
+
+    Runs that share something random (controllers trained in one model) are one unit: pairs are of
+    units, else an interval counts the same luck many times.
+    """
+    rows: dict[Any, list[float]] = {}
+    for unit, value in zip(units, values, strict=True):
+        rows.setdefault(unit, []).append(value)
+    return {unit: sum(row) / len(row) for unit, row in rows.items()}
 
 
 def probability_of_improvement(a: Any, b: Any) -> float:

@@ -66,7 +66,7 @@ def test_paired_t_equals_scipys():
     assert stats.paired_t([1.0, 2.0], [1.0, 2.0]).p == 1.0
 
 
-# Simulated on lognormal scores, 95 % intervals; docs/statistics.md states these figures.
+# Simulated on lognormal scores, 95 % intervals; docs/reference/statistics.md states these figures.
 COVERAGE = {
     ("t", 5): 0.92,
     ("t", 10): 0.93,
@@ -87,6 +87,70 @@ def test_coverage_is_what_the_docs_say(kind, runs):
     assert stats.coverage(runs, interval, trials=600) == pytest.approx(
         COVERAGE[kind, runs], abs=0.03
     )
+
+
+def test_stratified_pairs_by_hand():
+    """Tasks with means 2 and 11: of d = 1, 3 (variance of its mean 1) and d = 10, 10, 13 (1)."""
+    got = stats.stratified_paired([[2.0, 5.0], [10.0, 11.0, 15.0]], [[1.0, 2.0], [0.0, 1.0, 2.0]])
+    freedom = (1 + 1) ** 2 / (1 / 1 + 1 / 2)  # Welch-Satterthwaite: 8/3
+    reach = sp.t.ppf(0.975, freedom) * 2**0.5 / 2
+    assert got[:3] == pytest.approx((6.5, 6.5 - reach, 6.5 + reach))
+    assert got.p == pytest.approx(2 * sp.t.sf(6.5 / (2**0.5 / 2), freedom))
+    one = stats.stratified_paired([X[:, 0]], [X[:, 1]])  # of one task it is the paired t
+    assert one == pytest.approx(stats.paired_t(X[:, 0], X[:, 1]))
+    assert stats.stratified_paired([[1.0, 1.0]], [[0.0, 0.0]]) == (1.0, 1.0, 1.0, 0.0)
+    for bad in ([[1.0]], [[1.0, 2.0], [3.0]], []):
+        with pytest.raises(ValueError, match="task"):
+            stats.stratified_paired(bad, bad)
+
+
+@pytest.mark.parametrize(("runs", "stratified"), [(3, 0.92), (5, 0.92), (10, 0.93)])
+def test_what_tasks_differ_by_is_no_noise_when_they_are_strata(runs, stratified):
+    """Two tasks of other means and spreads: one t interval over all pairs is twice too wide."""
+    rng, truth, hits, widths = np.random.default_rng(0), (4 * np.exp(0.125) + 2) / 2, [0, 0], [0, 0]
+    for _ in range(600):
+        gaps = [rng.lognormal(0, 0.5, runs), 3 * rng.lognormal(0, 0.5, runs) + 2]
+        zeros = [np.zeros(runs)] * 2
+        both = stats.stratified_paired(gaps, zeros)[1:3], stats.mean_t(np.concatenate(gaps))[1:]
+        for i, (low, high) in enumerate(both):
+            hits[i] += low <= truth <= high
+            widths[i] += high - low
+    assert hits[0] / 600 == pytest.approx(stratified, abs=0.03)
+    assert hits[1] / 600 > 0.99 and widths[1] > 1.5 * widths[0]
+
+
+def test_equivalence_is_the_90_percent_interval_inside_the_margin():
+    d = [0.1, -0.1, 0.2, 0.0, -0.2]  # mean 0, standard error 0.0707, t(4) at 95 %: 2.132
+    assert stats.equivalent(d, [0.0] * 5, 0.151) and not stats.equivalent(d, [0.0] * 5, 0.150)
+    assert not stats.equivalent([0.3 + x for x in d], [0.0] * 5, 0.4)  # to one side: high is 0.45
+    assert not stats.equivalent([x - 0.3 for x in d], [0.0] * 5, 0.4)
+
+
+@pytest.mark.parametrize(("runs", "shown"), [(5, 0.30), (10, 0.80)])
+def test_how_often_an_equivalence_is_shown(runs, shown):
+    """Normal differences of unit spread, margin 1: when they are 1 apart, and when they are 0."""
+    rng = np.random.default_rng(0)
+    noise, zero = rng.standard_normal((800, runs)), np.zeros(runs)
+    wrong = np.mean([stats.equivalent(1 + d, zero, 1.0) for d in noise])
+    assert wrong == pytest.approx(0.045, abs=0.02)
+    assert np.mean([stats.equivalent(d, zero, 1.0) for d in noise]) == pytest.approx(
+        shown, abs=0.04
+    )
+
+
+def test_pairs_of_units_cover_what_pairs_of_their_runs_do_not():
+    """Six models of six controllers each; model and controller have the same spread."""
+    assert stats.within([1.0, 3.0, 10.0], ["a", "a", "b"]) == {"a": 2.0, "b": 10.0}
+    rng, hits = np.random.default_rng(0), [0, 0]
+    names = np.repeat(np.arange(6), 6).tolist()
+    for _ in range(600):
+        runs = (rng.standard_normal((6, 1)) + rng.standard_normal((6, 6))).ravel()
+        units = list(stats.within(runs.tolist(), names).values())
+        for i, values in enumerate((units, runs)):
+            low, high = stats.mean_t(values)[1:]
+            hits[i] += low <= 0 <= high
+    assert hits[0] / 600 == pytest.approx(0.95, abs=0.03)
+    assert hits[1] / 600 == pytest.approx(0.70, abs=0.05)
 
 
 def test_wrong_scores_are_told():

@@ -1,0 +1,71 @@
+"""What a claims.toml says, before anything is looked up."""
+
+import tomllib
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Literal
+
+from ...envs.errors import unknown
+from .settings import expected
+from .suite import parse_seeds
+
+PILOT = range(100, 105)  # seeds that choose settings and never give a verdict
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One contrast, fixed before its runs: `better` beats `than` in `metric` at `steps`.
+
+    What has a default may be missing: a claim from before there was such a key reads the same.
+    """
+
+    name: str
+    says: str
+    suite: str
+    env: str
+    """the task: its environment, or the name that the suite gives it"""
+    steps: int
+    metric: str
+    better: str
+    than: str
+    seeds: str
+    sign: Literal["higher", "lower"] = "higher"
+    """which values are better"""
+    differs: tuple[str, ...] | None = None
+    """the settings in which the arms differ; None: those that the suite sets differently"""
+    margin: float | None = None
+    """given, the claim is that the arms differ by less than this"""
+    unit: str | None = None
+    """column or setting to pair by (`model`), averaged within; None: one value for each seed"""
+    withdrawn: str = ""
+    """why it was withdrawn"""
+
+
+def parse(text: str, where: str = "") -> dict[str, Claim]:
+    """Return the claims of a claims.toml; ValueError names claim and key of what is wrong."""
+    hints = typing.get_type_hints(Claim)
+    names = [f.name for f in fields(Claim)][1:]
+    needed = [f.name for f in fields(Claim) if f.default is MISSING][1:]
+    where = f"{where}: " if where else ""
+    claims = {}
+    for name, row in tomllib.loads(text).items():
+        here = f"{where}claim {name}"
+        if not isinstance(row, Mapping):
+            raise ValueError(f"{here}: got {row!r}, expected a table [{name}]")
+        for key, value in row.items():
+            if key not in names:
+                raise unknown(f"key of {here}", key, names)
+            if want := expected(hints[key], value):
+                raise ValueError(f"{here}: {key}: got {value!r}, expected {want}")
+        if missing := [k for k in needed if k not in row]:
+            raise ValueError(f"{here} lacks {', '.join(missing)}")
+        if overlap := set(parse_seeds(row["seeds"])) & set(PILOT):
+            raise ValueError(f"{here}: {sorted(overlap)} are pilot seeds, which choose")
+        if row["better"] == row["than"]:
+            raise ValueError(f"{here}: better and than are both {row['than']!r}")
+        if row.get("margin", 1) <= 0:
+            raise ValueError(f"{here}: margin: got {row['margin']!r}, expected more than 0")
+        own: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+        claims[name] = Claim(name=name, **own)
+    return claims
