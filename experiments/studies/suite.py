@@ -36,13 +36,17 @@ class Arm:
 
 @dataclass(frozen=True)
 class Task:
-    """One task: what is shown as its name, the name of its files, and what it sets."""
+    """One task: its environment, its length, what it sets, and the name that tells it apart."""
 
-    label: str
-    name: str
     env: str
     steps: int
     settings: Mapping[str, Any]
+    given: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Name that the runs and results of the task have."""
+        return self.given or task_name(self.env)
 
 
 @dataclass(frozen=True)
@@ -62,15 +66,21 @@ class Entry:
     """One run of a suite."""
 
     arm: Arm
-    task: Task
+    env: str
     seed: int
     config: Any
     path: Path
+    name: str | None = None  # of its task, where the suite gives it one
+
+    @property
+    def task(self) -> str:
+        """The task as tables show it."""
+        return self.name or self.env
 
     @property
     def key(self) -> str:
         """Name of the run within its suite."""
-        return f"{self.arm.name}/{self.path.name}"
+        return f"{self.arm.name}/{self.name or task_name(self.env)}-s{self.seed}"
 
     @property
     def job(self) -> Job:
@@ -214,12 +224,12 @@ def parse_suite(text: str, where: str) -> Suite:
     for i, row in enumerate(data["tasks"]):
         here = f"{where}tasks[{i}]: "
         _table(row, TASK, TASK_MAY, here)
-        if "." in (label := row.get("name", "")):
-            raise ValueError(f"{here}name: {label!r} has a dot; use another character")
-        short = _plain(label, here) if "name" in row else task_name(row["env"])
+        given = _plain(row["name"], here) if "name" in row else None
+        if given and "." in given:
+            raise ValueError(f"{here}name: {given!r} has a dot; use another character")
         if row["steps"] < 1:
             raise ValueError(f"{here}steps: got {row['steps']}, expected at least 1")
-        tasks.append(Task(label or row["env"], short, row["env"], row["steps"], row.get("set", {})))
+        tasks.append(Task(row["env"], row["steps"], row.get("set", {}), given))
     _once([a.name for a in arms], where, "arms", "give each arm a name of its own")
     _once([t.name for t in tasks], where, "tasks", "give one of them another `name`")
     more = {k: tuple(data[k]) for k in ("thresholds", "metrics") if k in data}
@@ -279,7 +289,7 @@ def read_suite(path: Path, out: Path) -> tuple[Suite, list[Entry]]:
         own = _settings(module.Config, arm.settings, where)
         base = to_dict(module.PRESETS[arm.preset])
         for j, task in enumerate(suite.tasks):
-            here = f"{path}: tasks[{j}] {task.label!r}: "
+            here = f"{path}: tasks[{j}] {(task.given or task.env)!r}: "
             try:
                 _known_env(arm.method, task.env)
             except (ValueError, ImportError) as error:
@@ -295,5 +305,5 @@ def read_suite(path: Path, out: Path) -> tuple[Suite, list[Entry]]:
                 place = {"run.out": str(folder), "run.name": name, "run.progress": False}
                 values = put(base, {**given, "seed": seed, **place})
                 config = from_dict(module.Config, values)
-                entries.append(Entry(arm, task, seed, config, folder / name))
+                entries.append(Entry(arm, task.env, seed, config, folder / name, task.given))
     return suite, entries

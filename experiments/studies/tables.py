@@ -26,10 +26,10 @@ def units(entries: Sequence[Entry]) -> str:
 
 def cells(entries: Sequence[Entry]) -> dict[tuple[str, str], list[Entry]]:
     """Return the runs of each task and arm, in the suite's order."""
-    tasks = dict.fromkeys(e.task.label for e in entries)
+    tasks = dict.fromkeys(e.task for e in entries)
     arms = dict.fromkeys(e.arm.name for e in entries)
     return {
-        (task, arm): [e for e in entries if (e.task.label, e.arm.name) == (task, arm)]
+        (task, arm): [e for e in entries if (e.task, e.arm.name) == (task, arm)]
         for task in tasks
         for arm in arms
     }
@@ -90,7 +90,7 @@ def finals(
 
     Seeds without that evaluation are left out.
     """
-    return _finals([e for e in entries if (e.arm.name, e.task.label) == (arm, task)], metric)[0]
+    return _finals([e for e in entries if (e.arm.name, e.task) == (arm, task)], metric)[0]
 
 
 def _finals(entries: Sequence[Entry], metric: str) -> tuple[dict[int, float], list[int]]:
