@@ -7,7 +7,8 @@ from typing import Any
 
 from .api import BatchEnv, StepResult
 from .contexts import Contexts
-from .make import known_ids, make, register_all, register_task
+from .make import actions_of, known_ids, make, register_all, register_task
+from .spaces import Actions, Spaces, spaces_of
 from .task import Task
 from .warp import WarpSettings
 
@@ -22,13 +23,17 @@ def to_sb3(env: BatchEnv) -> Any:
 
 
 __all__ = [
+    "Actions",
     "BatchEnv",
     "Contexts",
+    "Spaces",
     "StepResult",
     "Task",
     "WarpSettings",
+    "actions_of",
     "known_ids",
     "make",
     "register_task",
+    "spaces_of",
     "to_sb3",
 ]

@@ -1,5 +1,6 @@
 """Is an environment fit to learn from? What gymnasium's checker does not look at."""
 
+import copy
 import pickle
 import time
 import traceback
@@ -12,10 +13,13 @@ import torch
 from torch import Tensor
 
 from .api import Array, BatchEnv
+from .gym.foreign import ForeignEnv, layers
 from .make import make
 from .native.env import TaskEnv
+from .spaces import LIMIT, flatten, spaces_of
 
 FAULT, LOST, FINE = "FAULT", "lost", "ok"
+PATIENCE = 10_000  # steps after which an episode without a limit counts as endless
 Rows = list[tuple[Tensor, ...]]
 
 
@@ -54,7 +58,11 @@ def check_env(env_id: str, *, num_envs: int = 3, steps: int = 1000, **options: A
     bench = Bench(batch, single, steps)
     spaces = f"obs {env.obs_dim}, {'one-hot ' if env.discrete else ''}action {env.act_dim}"
     rows = [Row("it can be made", FINE, f"{spaces}, {env.notes['engine']}")]
+    if "statistics" in env.notes:
+        text = f"{env.notes['statistics']}: not saved with a run, others in the judge's worlds"
+        rows.append(Row("running statistics", FAULT, text))
     checks: list[Callable[[Bench], Row]] = [
+        actions_arrive,
         finite_and_fast,
         deterministic,
         seeds_matter,
@@ -105,6 +113,52 @@ def _difference(a: Rows, b: Rows) -> str | None:
             if not torch.equal(left, right):
                 return f"{name} differs at step {t}" if t else "the first observations differ"
     return None
+
+
+def actions_arrive(b: Bench) -> Row:
+    """What goes in: rows in [-1, 1] reach the environment as actions of its own, ends included."""
+    env = b.make(1, 0)
+    out = spaces_of(env).action
+    tried = _actions(env, 20)
+    if not env.discrete:
+        tried = [torch.full_like(tried[0], -1.0), torch.full_like(tried[0], 1.0), *tried]
+    if isinstance(env, ForeignEnv):
+        taken, space = arriving(env, tried)
+        if wrong := [a for a in taken if not space.contains(a)]:
+            told = f"{np.asarray(wrong[0]).tolist()} ({np.asarray(wrong[0]).dtype})"
+            return Row("actions", FAULT, f"the environment is given {told}, it takes {space}")
+        bounds = getattr(space, "low", out.low), getattr(space, "high", out.high)
+    else:
+        taken, bounds = [env.to_native(a.cpu().numpy())[0] for a in tried], (out.low, out.high)
+    if env.discrete:
+        return Row("actions", FINE, f"one-hot columns become {sorted({int(a) for a in taken})}")
+    values = np.array(taken, np.float64)
+    played = np.array([values.min(0).ravel(), values.max(0).ravel()])
+    text = f"[-1, 1] becomes [{played[0].min():.4g}, {played[1].max():.4g}]"
+    ends = np.array([np.ravel(x) for x in bounds], np.float64)
+    if np.abs(ends).max() <= LIMIT and not np.allclose(played, ends, rtol=1e-5):
+        return Row("actions", LOST, f"{text}, and the environment takes {space}: a wrapper narrows")
+    return Row("actions", FINE, text)
+
+
+def arriving(env: ForeignEnv, tried: list[Tensor]) -> tuple[list[Array], Any]:
+    """Return what the innermost environment is given when world 0 plays these rows, its space."""
+    *_, inner = layers(env.env)
+    if hasattr(inner, "single_action_space"):  # a batch of its own making: its door is as far as
+        native = [env.to_native(a.numpy())[0] for a in tried]  # one sees
+        return native, inner.single_action_space
+    real, taken = inner.step, []
+
+    def step(action: Any) -> Any:
+        taken.append(copy.deepcopy(action))
+        return real(action)
+
+    inner.step = step
+    env.reset()
+    for a in tried:
+        env.step(a)
+    inner.step = real
+    return taken, inner.action_space
 
 
 def finite_and_fast(b: Bench) -> Row:
@@ -225,8 +279,6 @@ def spaces_hold(b: Bench) -> Row:
 
 def doors_agree(b: Bench) -> Row:
     """The batched environment returns what stepping the single one by hand returns."""
-    from .gym.foreign import flatten
-
     assert b.single is not None
     batch, env = b.make(1, 21), b.single()
     actions = _actions(batch, min(b.steps, 400))
@@ -234,8 +286,7 @@ def doors_agree(b: Bench) -> Row:
     at = batch.reset()
 
     def flat(x: Any) -> Array:
-        one = {k: v[None] for k, v in x.items()} if isinstance(x, dict) else np.asarray(x)[None]
-        return flatten(env.observation_space, one, 1)
+        return flatten(spaces_of(batch).observation, x)[None]
 
     if not np.array_equal(flat(obs), at.numpy()):
         return Row("doors", FAULT, "the first observations differ: one at a time and batched")
@@ -274,10 +325,25 @@ def limits_are_truncations(b: Bench) -> Row:
                 lengths.append(t)
                 cuts += bool(truncated)
                 break
+    limit = env.spec.max_episode_steps if env.spec is not None else None
+    if not lengths and limit is None and not _ends(env):
+        text = f"no limit, and no end in {PATIENCE:,} steps: an evaluation waits for ever. Register"
+        return Row("ends", FAULT, f"{text} it with max_episode_steps")
     if len(lengths) == 5 and len(set(lengths)) == 1 and lengths[0] > 1 and cuts == 0:
         text = f"all 5 random episodes terminated at step {lengths[0]}: a limit? then truncated"
         return Row("ends", FAULT, text)
     return Row("ends", FINE, f"{len(lengths)} of 5 random episodes ended, {cuts} of them truncated")
+
+
+def _ends(env: Any) -> bool:
+    """Whether an episode of random actions ends while one may be expected to wait for it."""
+    env.reset(seed=5)
+    until = time.perf_counter() + 30
+    for _ in range(PATIENCE):
+        _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        if terminated or truncated or time.perf_counter() > until:
+            return True  # slow is not endless
+    return False
 
 
 def pickles(b: Bench) -> Row:

@@ -1,5 +1,6 @@
 """From an environment's id to a `BatchEnv`."""
 
+import functools
 import importlib
 import logging
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from .contexts import Contexts
 from .errors import unknown
 from .native.env import TaskEnv
 from .shown import show_context
+from .spaces import Actions, spaces_of
 from .task import Task
 from .tasks import TASKS
 from .warp import WarpSettings, make_warp_env
@@ -81,6 +83,8 @@ def make(
 ) -> BatchEnv:
     """Return `num_envs` worlds of an environment, stepped together.
 
+    `notes["spaces"]` says what it gives and takes, for a run to keep (`Spaces.from_json`).
+
     `env_id`: `reverie/HalfCheetah-v5`; a bare `HalfCheetah-v5` takes the same native task unless
     `backend="gymnasium"`; `my_module:reverie/MyTask-v0` imports your module, which registers it;
     any other gymnasium id (`my_pkg:MyEnv-v0`) goes through an adapter.
@@ -121,14 +125,14 @@ def make(
             if warp is not None:
                 raise ValueError("warp= is for device='cuda' or backend='warp', this is the CPU")
             env = TaskEnv(task, num_envs, threads=threads, dtype=dtype, rng=rng, **common)
-            return show_context(env, context_in_obs)
+            return noted(show_context(env, context_in_obs))
         if backend == "native" or rng != "counter" or dtype != torch.float32:
             raise ValueError(
                 f"device={device!r} is MuJoCo Warp's: it takes neither backend='native' nor "
                 f"another rng than 'counter' or dtype than float32 (got {rng!r}, {dtype})"
             )
         worlds = make_warp_env(task, num_envs, device=where, settings=warp, **common)
-        return show_context(worlds, context_in_obs)
+        return noted(show_context(worlds, context_in_obs))
     if on_warp:
         raise ValueError(
             f"{env_id} is another package's: it runs on the CPU, leave device={device!r} out; "
@@ -136,7 +140,35 @@ def make(
         )
     if context is not None or streams is not None or context_in_obs != "hidden":
         raise ValueError(f"{env_id} is another package's: contexts and streams need a task of ours")
-    return _make_foreign(env_id, num_envs, seed, max_episode_steps, options)
+    return noted(_make_foreign(env_id, num_envs, seed, max_episode_steps, options))
+
+
+def noted(env: BatchEnv) -> BatchEnv:
+    """Return the environment with its spaces among the notes, which a run keeps in its stamp."""
+    env.notes = {**env.notes, "spaces": spaces_of(env).to_json()}
+    return env
+
+
+@functools.cache
+def _tell_statistics(env_id: str, names: str) -> None:
+    """Say it once: every run and check makes an environment several times."""
+    log.warning(
+        "%s: %s carries running statistics. They are not saved with a run, and those of the worlds "
+        "to learn in are not those of the worlds to be judged in. Leave it out, or normalise by "
+        "fixed numbers: gymnasium.wrappers.TransformObservation(env, lambda obs: (obs - mean) / "
+        "std, env.observation_space), TransformReward(env, lambda reward: reward / scale)",
+        env_id,
+        names,
+    )
+
+
+def actions_of(env_id: str, **options: Any) -> Actions:
+    """Return the action space of an environment id: what maps its own units to [-1, 1] and back."""
+    env = make(env_id, 1, **options)
+    try:
+        return spaces_of(env).action
+    finally:
+        env.close()
 
 
 def _make_foreign(
@@ -164,4 +196,7 @@ def _make_foreign(
             vector_kwargs={"autoreset_mode": AutoresetMode.DISABLED},
             **options,
         )
-    return ForeignEnv(env, seed)
+    made = ForeignEnv(env, seed)
+    if "statistics" in made.notes:
+        _tell_statistics(env_id, made.notes["statistics"])
+    return made

@@ -23,7 +23,8 @@ FILES = [p for room in ROOMS for p in sorted((ROOT / room).rglob("*.py"))]
 FLOORS = {
     "buffers": [],
     "envs": [
-        ("api", "errors", "task", "contexts", "families", "physics", "random", "worlds", "shown"),
+        ("api", "errors", "task", "contexts", "families", "physics", "random", "spaces", "worlds"),
+        ("shown",),
         ("tasks", "native", "warp", "gym"),
         ("make", "check", "__init__"),
     ],

@@ -1,37 +1,102 @@
 """Any gymnasium environment as a `BatchEnv`, whatever its autoreset mode."""
 
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
-from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium import spaces, wrappers
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+from gymnasium.wrappers import vector
 from torch import Tensor
 
 from ..api import Array, NotFiniteError, StepResult, check_action
+from ..spaces import Actions, Leaf, Spaces, flatten
 
 
-def _width(space: spaces.Space[Any], what: str) -> int:
+def leaves(space: spaces.Space[Any], at: tuple[Any, ...] = ()) -> tuple[Leaf, ...]:
+    """Return how an observation of `space` becomes a row; ValueError for one that cannot."""
     if isinstance(space, spaces.Box) and space.dtype.kind in "fiub":
-        return int(np.prod(space.shape))
+        return (Leaf(at, tuple(space.shape)),)
     if isinstance(space, spaces.Discrete):
-        return int(space.n)
+        return (Leaf(at, (), int(space.n), int(space.start)),)
     if isinstance(space, spaces.Dict):
-        return sum(_width(s, f"{what}[{k!r}]") for k, s in space.items())
+        return tuple(leaf for k, s in space.items() for leaf in leaves(s, (*at, k)))
     raise ValueError(
-        f"{what} space {space} is not supported: Box, Discrete (one-hot) and Dict of these are. "
-        "Wrap the environment, e.g. with gymnasium.wrappers.TransformObservation."
+        f"observation space {space}{f' at {list(at)}' if at else ''} is not supported: Box, "
+        "Discrete (one-hot) and Dict of these are. Where you register the environment, turn it "
+        "into a Box: gymnasium.wrappers.FlattenObservation(env), or TransformObservation"
     )
 
 
-def flatten(space: spaces.Space[Any], batch: Any, n: int) -> Array:
-    """Return n batched observations of `space` as fresh float32 rows [n, O]."""
-    if isinstance(space, spaces.Dict):
-        return np.concatenate([flatten(s, batch[k], n) for k, s in space.items()], axis=1)
+def actions(space: spaces.Space[Any]) -> Actions:
+    """Return how rows in [-1, 1], or one-hot, become actions of `space`."""
     if isinstance(space, spaces.Discrete):
-        return np.eye(int(space.n), dtype=np.float32)[np.asarray(batch) - int(space.start)]
-    return np.array(batch, dtype=np.float32).reshape(n, -1)
+        return Actions((), str(space.dtype), n=int(space.n), start=int(space.start))
+    if isinstance(space, spaces.Box) and space.dtype.kind in "fiub":
+        low, high = (tuple(np.ravel(x).tolist()) for x in (space.low, space.high))
+        return Actions(tuple(space.shape), str(space.dtype), low, high)
+    raise ValueError(
+        f"action space {space} is not supported: Box and Discrete are. Where you register the "
+        "environment, give it one: gymnasium.wrappers.TransformAction(env, function, space)"
+    )
+
+
+def describe(observation: spaces.Space[Any], action: spaces.Space[Any]) -> Spaces:
+    """Return what an environment with these gymnasium spaces gives and takes."""
+    return Spaces(leaves(observation), actions(action))
+
+
+def layers(env: Any) -> Iterator[Any]:
+    """Yield an environment's wrappers from the outside in, and itself; of a vector its world 0."""
+    while True:
+        yield env
+        if isinstance(env, (VectorWrapper, gymnasium.Wrapper)):
+            env = env.env
+        elif isinstance(env, VectorEnv) and getattr(env, "envs", None):
+            env = env.envs[0]
+        else:
+            return
+
+
+def played_space(env: VectorEnv[Any, Any, Any]) -> spaces.Space[Any]:
+    """Return the space of the actions to play: an environment's own, or what ClipAction clips to.
+
+    ClipAction declares every number an action; the bounds lie in the layer beneath it.
+    """
+    space = None
+    for layer in layers(env):
+        if space is not None and _space(layer) != space:
+            break  # the layer above maps actions of its own to this one's
+        clips = isinstance(layer, (wrappers.ClipAction, vector.ClipAction))
+        space = _space(layer.env if clips else layer)
+    return space
+
+
+def _space(layer: Any) -> Any:
+    return layer.single_action_space if isinstance(layer, VectorEnv) else layer.action_space
+
+
+def running_statistics(env: Any) -> list[str]:
+    """Name the wrappers, from the outside in, that normalise by statistics of what they saw.
+
+    Gymnasium's hold a RunningMeanStd; others are known by a mean, a spread and a count.
+    """
+    found = []
+    for layer in layers(env):
+        held = getattr(layer, "__dict__", {})
+        wraps = isinstance(layer, (gymnasium.Wrapper, VectorWrapper))
+        parts = [getattr(x, "__dict__", {}) for x in held.values()]
+        if any(_moments(part) for part in ([held, *parts] if wraps else parts)):
+            found.append(type(layer).__name__)
+    return found
+
+
+def _moments(held: Mapping[str, Any]) -> bool:
+    names = {str(k).lower().strip("_").split("_")[-1] for k in held}
+    return {"mean", "count"} <= names and bool(names & {"var", "variance", "std", "m2"})
 
 
 class ForeignEnv:
@@ -39,7 +104,8 @@ class ForeignEnv:
 
     Reads the declared `metadata["autoreset_mode"]`. Under NEXT_STEP the row after an episode's
     end is the reset, not a transition: its `valid` is False. Box observations are flattened,
-    Dict ones concatenated, Discrete ones one-hot; Discrete actions become one-hot columns.
+    Dict ones concatenated, Discrete ones one-hot; Discrete actions become one-hot columns, and
+    `spaces` says how. `notes["statistics"]` names wrappers that carry running statistics.
 
     Raises ValueError for a missing autoreset mode, an unsupported space, unbounded actions.
     """
@@ -56,31 +122,24 @@ class ForeignEnv:
                 f"{[m.name for m in AutoresetMode]}."
             )
         self.env, self.mode, self.num_envs = env, mode, env.num_envs
-        self.obs_dim = _width(env.single_observation_space, "observation")
-        space = env.single_action_space
-        self.discrete = isinstance(space, spaces.Discrete)
-        if not self.discrete and not isinstance(space, spaces.Box):
-            raise ValueError(f"action space {space} is not supported: Box and Discrete are")
-        self.act_dim = _width(space, "action")
-        if isinstance(space, spaces.Box):
-            if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-                raise ValueError(
-                    f"action space {space} is unbounded, so [-1, 1] cannot be mapped to it; wrap "
-                    "it with gymnasium.wrappers.RescaleAction or ClipAction"
-                )
-            self._low, self._high = space.low.reshape(-1), space.high.reshape(-1)
+        action = played_space(env)
+        self.spaces = describe(env.single_observation_space, action)
+        self.obs_dim, self.act_dim = self.spaces.obs_dim, self.spaces.action.width
+        self.discrete = isinstance(action, spaces.Discrete)
         spec = env.spec
         self.max_episode_steps = None if spec is None else spec.max_episode_steps
         self.context_id = torch.zeros(self.num_envs, dtype=torch.int64)
         self.context = torch.zeros(self.num_envs, 0)
         self.notes = {"engine": f"gymnasium {gymnasium.__version__}, {type(env).__name__}"}
+        if names := running_statistics(env):
+            self.notes["statistics"] = ", ".join(names)
         self.bad_worlds = 0
         self._seed: int | None = seed
         self._pending = np.zeros(self.num_envs, bool)  # NEXT_STEP: worlds about to restart
         self._obs = np.zeros((self.num_envs, self.obs_dim), np.float32)
 
     def _flat(self, obs: Any) -> Array:
-        return flatten(self.env.single_observation_space, obs, self.num_envs)
+        return flatten(self.spaces.observation, obs)
 
     def reset(self, seed: int | None = None) -> Tensor:
         """Start a new episode in every world; the first reset uses the constructor's seed."""
@@ -92,11 +151,7 @@ class ForeignEnv:
 
     def to_native(self, action: Array) -> Any:
         """Map actions [N, A] from [-1, 1], or one-hot, to the wrapped action space."""
-        space = self.env.single_action_space
-        if isinstance(space, spaces.Discrete):
-            return (action.argmax(axis=1) + int(space.start)).astype(space.dtype)
-        scaled = self._low + (action + 1) * 0.5 * (self._high - self._low)
-        return scaled.reshape(self.num_envs, *space.shape).astype(space.dtype)
+        return self.spaces.action.to_native(action)
 
     def step(self, action: Tensor) -> StepResult:
         """Advance every world by one step of the wrapped environment."""
@@ -145,11 +200,15 @@ class ForeignEnv:
                 f"{ids.tolist()} ended, so their last transition is unknown"
             )
         final = infos["final_obs"]
-        space = self.env.single_observation_space
-        if isinstance(space, spaces.Dict):
-            rows = {k: np.stack([final[k][i] for i in ids]) for k in space}
-            return flatten(space, rows, len(ids))
-        return flatten(space, np.stack([final[i] for i in ids]), len(ids))
+        if not isinstance(final, Mapping):  # an array of whole observations
+            return np.stack([flatten(self.spaces.observation, final[i]) for i in ids])
+        rows = []
+        for leaf in self.spaces.observation:
+            part: Any = final
+            for key in leaf.at:
+                part = part[key]
+            rows.append(replace(leaf, at=()).rows(np.stack([part[i] for i in ids])))
+        return np.concatenate(rows, axis=1)
 
     def current_obs(self) -> Tensor:
         """Return the observations to act on next."""
