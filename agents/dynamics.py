@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..buffers import Source, Transitions
+from ..buffers.transitions import NEXT_KNOWN
 from .networks import EnsembleLinear, flatten, initialise, step
 from .seeding import generator
 
@@ -82,6 +83,7 @@ class DynamicsEnsemble(nn.Module):
         """Take gradient steps on batches of `source`; return the last loss.
 
         `moments`: transitions that give the z-scores, e.g. the whole dataset; ignored if fitted.
+        Rows of which the data does not tell the successor are left out.
         """
         loss = torch.zeros(())
         for _ in range(self.config.steps if steps is None else steps):
@@ -96,6 +98,8 @@ class DynamicsEnsemble(nn.Module):
         batch = source.sample(self.config.batch_size)
         shape = (self.config.members, len(batch.reward), 1)
         mask = (torch.rand(shape, generator=self.generator) < 0.5).float()
+        if (known := batch.extra.get(NEXT_KNOWN)) is not None:
+            mask = mask * known[:, None]
         loss = self.loss(batch, mask)
         step(self._optimizer, loss)
         return loss.detach()
@@ -104,6 +108,8 @@ class DynamicsEnsemble(nn.Module):
         return torch.optim.Adam([flatten(self)], lr=self.config.lr, fused=True)
 
     def _scale(self, data: Transitions) -> None:
+        if (known := data.extra.get(NEXT_KNOWN)) is not None:
+            data = data.map(lambda x: x[known > 0])
         inputs = torch.cat([data.obs, data.action], -1)
         outputs = torch.cat([data.next_obs - data.obs, data.reward[:, None]], -1)
         for name, x in (("in", inputs), ("out", outputs)):
@@ -144,12 +150,16 @@ class DynamicsEnsemble(nn.Module):
 
     @torch.no_grad()
     def log_prob(self, batch: Transitions) -> Tensor:
-        """Return the mean log density [B] that the members give the transitions (z-scored)."""
+        """Return the mean log density [B] that the members give the transitions (z-scored).
+
+        It is -inf where the data does not tell the successor.
+        """
         mean, log_std = self(batch.obs, batch.action)
         error = (self._targets(batch) - mean) * (-log_std).exp()
         each = -0.5 * error.square() - log_std - 0.5 * math.log(2 * math.pi)
         density: Tensor = each.sum(-1).mean(0)
-        return density
+        known = batch.extra.get(NEXT_KNOWN)
+        return density if known is None else torch.where(known > 0, density, -torch.inf)
 
     def get_extra_state(self) -> dict[str, Any]:
         """Optimiser and generator: with them `state_dict` is all that a continuation needs."""

@@ -2,18 +2,20 @@
 
 import hashlib
 import json
+import math
+import numbers
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .transitions import Layout, Transitions
+from .untrusted import READING, require_room, small_text, tensors_in, told
 
 _ROWS = "rows"
 
@@ -43,6 +45,13 @@ class Card:
     sha256: str = ""
     """digest of the rows; written by `save`, checked by `load`"""
 
+    def __post_init__(self) -> None:
+        """Refuse values of another type: cards come from anybody."""
+        for name, (test, what) in _FIELDS.items():
+            if not test(value := getattr(self, name)):
+                text = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:80]}..."
+                raise ValueError(f"the card's {name} must be {what}, got {text}")
+
     @property
     def has_references(self) -> bool:
         """Whether there are two different reference returns."""
@@ -58,6 +67,57 @@ class Card:
                 "different numbers are needed for a score"
             )
         return 100 * (value - low) / (high - low)
+
+
+def _number(x: Any) -> bool:
+    return isinstance(x, numbers.Real) and not isinstance(x, bool) and abs(x) < math.inf
+
+
+def _whole(x: Any, low: int) -> bool:
+    return isinstance(x, numbers.Integral) and not isinstance(x, bool) and low <= x < 2**63
+
+
+def _plain(x: Any, depth: int = 4) -> bool:
+    """Whether a value is one that JSON has, not nested deeply."""
+    if isinstance(x, Mapping):
+        return depth > 0 and all(isinstance(k, str) and _plain(v, depth - 1) for k, v in x.items())
+    if isinstance(x, (list, tuple)):
+        return depth > 0 and all(_plain(v, depth - 1) for v in x)
+    return x is None or isinstance(x, (bool, int, float, str))
+
+
+def _named(x: Any, test: Callable[[Any], bool]) -> bool:
+    return isinstance(x, Mapping) and all(isinstance(k, str) and test(v) for k, v in x.items())
+
+
+_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "env": (lambda x: isinstance(x, str) and bool(x.strip()), "an environment's id"),
+    "policy": (lambda x: isinstance(x, str), "text"),
+    "context": (lambda x: _named(x, _number), "finite numbers by name"),
+    "env_options": (lambda x: _named(x, _plain), "options by name"),
+    "max_episode_steps": (lambda x: x is None or _whole(x, 0), "a whole number or null"),
+    "seed": (lambda x: x is None or _whole(x, -(2**63)), "a whole number or null"),
+    "random_return": (lambda x: x is None or _number(x), "a finite number or null"),
+    "reference_return": (lambda x: x is None or _number(x), "a finite number or null"),
+    "versions": (lambda x: _named(x, lambda v: isinstance(v, str)), "versions by name"),
+    "sha256": (lambda x: isinstance(x, str), "text"),
+}
+
+
+def card_of(values: Any) -> Card:
+    """Return the card in a JSON value; unknown keys are those of a later version. ValueError."""
+    if not isinstance(values, Mapping) or "env" not in values:
+        raise ValueError(f"no card of a dataset: {str(values)[:80]}")
+    known = {f.name for f in fields(Card)}
+    return Card(**{k: v for k, v in values.items() if k in known})
+
+
+def _layout(values: Any) -> Layout:
+    widths = {k: values[k] for k in ("obs_dim", "act_dim")}
+    extra = values.get("extra", {})
+    if not _named({**widths, **extra}, lambda x: _whole(x, 1)):
+        raise ValueError(f"the widths of a layout must be whole numbers, got {str(values)[:80]}")
+    return Layout(**widths, extra=extra)
 
 
 class Dataset:
@@ -201,7 +261,7 @@ class Subset:
 
 def rows_digest(rows: Tensor) -> str:
     """Return the sha256 of the rows' bytes."""
-    return hashlib.sha256(rows.cpu().contiguous().numpy().tobytes()).hexdigest()
+    return hashlib.sha256(rows.cpu().contiguous().numpy()).hexdigest()
 
 
 def load(path: str | Path, *, seed: int = 0) -> Dataset:
@@ -216,17 +276,18 @@ def load(path: str | Path, *, seed: int = 0) -> Dataset:
         if not part.exists():
             raise FileNotFoundError(f"{part} is missing: a dataset is {file.name} and {about.name}")
     try:
-        given = json.loads(about.read_text())
-        layout = Layout(**given["layout"])
-        known = {f.name for f in fields(Card)}
-        card = Card(**{k: v for k, v in given["card"].items() if k in known})
+        given = json.loads(small_text(about))
+        layout, card = _layout(given["layout"]), card_of(given["card"])
+        held = tensors_in(file)
+        kind, shape = held.get(_ROWS, ("", ()))
+        if len(held) > 1 or kind != "F32" or len(shape) != 2 or shape[1] != layout.width:
+            want = f"{_ROWS!r} alone, F32 of width {layout.width}"
+            raise ValueError(f"{file.name} holds {str(held)[:200]}, expected {want}")
+        require_room(2 * 4 * math.prod(shape), file.stat().st_size)
         rows = load_file(file)[_ROWS]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise ValueError(f"{path} is not a readable dataset: {error}") from error
-    try:
         data = Dataset(layout, rows, card, seed=seed)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    except READING as error:
+        raise ValueError(f"{path} is not a readable dataset: {told(error)}") from error
     if rows_digest(rows) != card.sha256:
         raise ValueError(f"{file} does not match the sha256 of its card: the file is damaged")
     return data
@@ -257,4 +318,7 @@ def _check(layout: Layout, rows: Tensor) -> None:
         raise ValueError("the last episode is open: set truncated where the recording was cut")
     if float(batch.action.abs().max()) > 1 + 1e-5:
         worst = float(batch.action.abs().max())
-        raise ValueError(f"actions must lie in [-1, 1], found {worst:.4g}: rescale them")
+        raise ValueError(
+            f"actions must lie in [-1, 1], found {worst:.4g}: map them by the environment's bounds, "
+            "as reverie.envs.actions_of(ENV).to_unit(actions) does"
+        )

@@ -5,7 +5,7 @@ import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .replay import ReplayBuffer
+from .untrusted import READING, tensors_in, told
 
 _NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.safetensors")
 
@@ -91,14 +92,37 @@ def verify(folder: Path, shards: Sequence[Shard]) -> str | None:
     return None
 
 
+def read_shard(path: Path, num_envs: int, width: int) -> dict[str, Tensor]:
+    """Return what `ReplayBuffer.export_rows` wrote: rows [T, N, width], episode and invalid [T, N].
+
+    Raises ValueError for a file that holds anything else, before it is read.
+    """
+    try:
+        held = tensors_in(path)
+        steps = held["rows"][1][0] if "rows" in held else 0
+        want = {"rows": ("F32", (steps, num_envs, width))}
+        want |= {"episode": ("I64", (steps, num_envs)), "invalid": ("BOOL", (steps, num_envs))}
+        if held != want:
+            raise ValueError(f"it holds {str(held)[:200]}, expected {want}")
+        return load_file(path)
+    except READING as error:
+        raise ValueError(f"{path} is no shard of this buffer: {told(error)}") from error
+
+
 def read_rows(buffer: ReplayBuffer, folder: Path, shards: Sequence[Shard], total: int) -> None:
     """Write the shards' rows back into a buffer that had seen `total` vector steps.
 
-    Rows that were overwritten since are skipped.
+    Rows that were overwritten since are skipped. Raises ValueError as `read_shard`, and for a
+    shard with another number of steps than its manifest says.
     """
     oldest = max(0, total - buffer.capacity // buffer.num_envs)
     for shard in shards:
-        parts = load_file(folder / shard.name)
+        parts = read_shard(folder / shard.name, buffer.num_envs, buffer.layout.width)
+        if len(parts["rows"]) != shard.last - shard.first:
+            raise ValueError(
+                f"{folder / shard.name} holds {len(parts['rows'])} steps, expected those from "
+                f"{shard.first} to {shard.last}"
+            )
         skip = max(0, oldest - shard.first)
         buffer.import_rows(shard.first + skip, {k: v[skip:] for k, v in parts.items()})
 
@@ -117,9 +141,16 @@ def to_json(shards: Sequence[Shard]) -> list[dict[str, Any]]:
 
 
 def from_json(rows: Sequence[Mapping[str, Any]]) -> list[Shard]:
-    """Read `to_json` back; a name that is not a shard's is refused."""
-    shards = [Shard(**row) for row in rows]
-    for shard in shards:
-        if not _NAME.fullmatch(shard.name):
+    """Read `to_json` back; ValueError for a name that is not a shard's, and for wrong types."""
+    shards = []
+    for row in rows:
+        if not isinstance(row, Mapping) or row.keys() != {f.name for f in fields(Shard)}:
+            raise ValueError(f"{str(row)[:80]!r} is not a shard's entry")
+        shard = Shard(**row)
+        if not isinstance(shard.name, str) or not _NAME.fullmatch(shard.name):
             raise ValueError(f"{shard.name!r} is not a shard's name")
+        numbers = (shard.first, shard.last, shard.size)
+        if not all(type(x) is int for x in numbers) or not 0 <= shard.first <= shard.last:
+            raise ValueError(f"{shard.name}: steps and size are {numbers}")
+        shards.append(shard)
     return shards

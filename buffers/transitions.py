@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+NEXT_KNOWN = "next_known"  # extra column: 0 where the data does not tell the successor
 NO_EXTRA: Mapping[str, Tensor] = MappingProxyType({})
 
 
@@ -16,7 +17,9 @@ class Transitions(NamedTuple):
     """Transitions with leading dimensions B (one or more), float32.
 
     `next_obs` is the true successor, never the observation after a reset. Only `terminated`
-    stops bootstrapping; `truncated` says that the episode was cut, not that it ended.
+    stops bootstrapping; `truncated` says that the episode was cut, not that it ended. Data that
+    does not tell what followed a terminated row repeats `obs` and has an extra column
+    `next_known`, 0 there: models of the dynamics must leave such rows out.
     """
 
     obs: Tensor  # [B, O]

@@ -15,6 +15,13 @@ from .warp import WarpSettings
 register_all()
 
 
+def describe(observation: Any, action: Any) -> Spaces:
+    """Return how observations of these gymnasium spaces become rows, and rows actions."""
+    from .gym.foreign import describe as of_gymnasium
+
+    return of_gymnasium(observation, action)
+
+
 def to_sb3(env: BatchEnv) -> Any:
     """Return the environment as a Stable-Baselines3 `VecEnv`."""
     from .gym.sb3 import BatchVecEnv
@@ -31,6 +38,7 @@ __all__ = [
     "Task",
     "WarpSettings",
     "actions_of",
+    "describe",
     "known_ids",
     "make",
     "register_task",

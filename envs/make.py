@@ -184,18 +184,16 @@ def _make_foreign(
     spec = gymnasium.spec(env_id)
     if max_episode_steps is not None:
         options = {**options, "max_episode_steps": max_episode_steps or -1}
-    if spec.vector_entry_point is not None:
-        env = gymnasium.make_vec(
-            env_id, num_envs, vectorization_mode="vector_entry_point", **options
-        )
-    else:  # ours to choose: DISABLED shows the true successor without detours
-        env = gymnasium.make_vec(
-            env_id,
-            num_envs,
-            vectorization_mode="sync",
-            vector_kwargs={"autoreset_mode": AutoresetMode.DISABLED},
-            **options,
-        )
+    how: dict[str, Any] = {"vectorization_mode": "vector_entry_point"}
+    if spec.vector_entry_point is None:  # ours to choose: DISABLED shows the true successor
+        how = {"vectorization_mode": "sync"}
+        how["vector_kwargs"] = {"autoreset_mode": AutoresetMode.DISABLED}
+    try:
+        env = gymnasium.make_vec(env_id, num_envs, **how, **options)
+    except TypeError as error:
+        if options and "unexpected keyword argument" in str(error):
+            raise ValueError(f"{env_id} does not take its options {options}: {error}") from error
+        raise
     made = ForeignEnv(env, seed)
     if "statistics" in made.notes:
         _tell_statistics(env_id, made.notes["statistics"])

@@ -155,7 +155,9 @@ class Actions:
             return ((at + 0.5) / parts * 2 - 1).astype(np.float32)
         half = (high - low) / 2
         middle = rows.astype(np.float64) - (high + low) / 2
-        return np.divide(middle, half, out=np.zeros_like(middle), where=half > 0).astype(np.float32)
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, which a dataset refuses
+            unit = np.divide(middle, half, out=np.zeros_like(middle), where=half > 0)
+            return unit.astype(np.float32)
 
 
 def _span(x: Array) -> str:
@@ -175,6 +177,10 @@ class Spaces:
     def obs_dim(self) -> int:
         """Columns of an observation's row."""
         return sum(leaf.width for leaf in self.observation)
+
+    def rows(self, obs: Any) -> Array:
+        """Return observations [*lead, ...] as float32 rows [*lead, O]."""
+        return flatten(self.observation, obs)
 
     def to_json(self) -> str:
         """Return it as text, for a run's stamp."""

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import mujoco
+import numpy as np
 
 from .api import Array
 
@@ -68,7 +70,28 @@ def resolve(task: Task, options: Mapping[str, Any]) -> Params:
     from .errors import unknown
 
     known = {**task.params, "frame_skip": task.frame_skip}
-    for name in options:
+    for name, value in options.items():
         if name not in known:
             raise unknown(f"option of {task.id}", name, known)
+        if not _alike(value, known[name]):
+            raise ValueError(
+                f"option {name} of {task.id} is {value!r}, expected something like {known[name]!r}"
+            )
+    skip = options.get("frame_skip", task.frame_skip)
+    if skip != int(skip) or skip < 1:
+        raise ValueError(f"frame_skip of {task.id} is {skip!r}, expected a whole number from 1")
     return SimpleNamespace(**{**known, **options})
+
+
+def _alike(value: Any, default: Any) -> bool:
+    """Whether a value is of its default's kind: a number, a flag, text, or as many of them."""
+    if isinstance(default, (bool, np.bool_)):
+        return isinstance(value, (bool, np.bool_))
+    if isinstance(default, Real):
+        return isinstance(value, Real) and not isinstance(value, bool) and value == value
+    if isinstance(default, str):
+        return isinstance(value, str)
+    if isinstance(default, (tuple, list)):
+        given = list(value) if isinstance(value, (tuple, list, np.ndarray)) else []
+        return len(given) == len(default) and all(map(_alike, given, default))
+    return True

@@ -48,7 +48,7 @@ def run_offline(method: str, build: Build, config: Any, resume: bool) -> Result:
             f"{method} learns from data, not from a replay of its own: give --data dataset:PATH "
             "(`reverie collect` makes one)"
         )
-    datasets = open_datasets(parts, c.seed, c.env)
+    datasets = open_datasets(parts, c.seed, c.env, c.env_options)
     given = datasets
     card = datasets[0].card
     own = judged_as(dataclasses.replace(c, env=None, context=(), env_options={}), card)

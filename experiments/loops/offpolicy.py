@@ -53,7 +53,7 @@ def build(
     datasets = []
     if source is None:
         parts = parse_data(getattr(c, "data", ("replay",)))
-        datasets = [d.to(c.run.device) for d in open_datasets(parts, c.seed, c.env)]
+        datasets = [d.to(c.run.device) for d in open_datasets(parts, c.seed, c.env, c.env_options)]
         source = compose(parts, datasets, buffer)
     return Session(agent, env, judge, buffer, source, c.seed, datasets)
 

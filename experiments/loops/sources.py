@@ -1,14 +1,17 @@
 """What `--data` says: sources by name, with shares."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...agents.seeding import stream_seed
-from ...buffers import Dataset, ReplayBuffer, Source, load_dataset, mix
+from ...buffers import Card, Dataset, ReplayBuffer, Source, load_dataset, mix
 from ...buffers.dataset import rows_digest
-from ...buffers.formats import load_hdf5, load_minari
+from ...buffers.formats import Actions, load_hdf5, load_minari
+from ...envs import actions_of, describe, make
 from ..runs.directory import Directory
 
 
@@ -40,19 +43,57 @@ def parse_data(texts: Sequence[str]) -> list[Part]:
     return parts
 
 
-def open_dataset(path: str, seed: int, env: str | None = None) -> Dataset:
-    """Read a dataset of ours, an HDF5 file in D4RL's layout, or `minari:ID`."""
+# What a card may not set of `make`: the worlds are the run's.
+OWN = set(inspect.signature(make).parameters) - {"options", "backend", "rng", "max_episode_steps"}
+
+
+def open_dataset(
+    path: str, seed: int, env: str | None = None, options: Mapping[str, Any] | None = None
+) -> Dataset:
+    """Read a dataset of ours, an HDF5 file in D4RL's layout, or `minari:ID`.
+
+    `env` and its `options`: what the user names, whose action bounds count; None is the card's.
+    Raises ValueError for a card that would import a module that nobody named.
+    """
+
+    def actions(card: Card) -> Actions:
+        check_card(card, env)
+        return actions_of(env or card.env, **{**card.env_options, **(options or {})})
+
     if path.startswith("minari:"):
-        return load_minari(path.removeprefix("minari:"), seed=seed)
-    if Path(path).suffix in (".hdf5", ".h5"):
-        return load_hdf5(path, env, seed=seed)
-    return load_dataset(path, seed=seed)
+        data = load_minari(path.removeprefix("minari:"), describe, seed=seed)
+    elif Path(path).suffix in (".hdf5", ".h5"):
+        data = load_hdf5(path, env, actions=actions, seed=seed)
+    else:
+        data = load_dataset(path, seed=seed)
+    check_card(data.card, env)
+    return data
 
 
-def open_datasets(parts: Sequence[Part], seed: int, env: str | None = None) -> list[Dataset]:
+def check_card(card: Card, env: str | None) -> None:
+    """Refuse what a card, which anybody may have written, must not ask for.
+
+    `module:id` imports the module: only the user may name one, as `env`.
+    """
+    if env is None and ":" in card.env:
+        raise ValueError(
+            f"the data's card names the environment {card.env!r}, for which a module would be "
+            f"imported that you did not name. If it is to be, say so: --env {card.env}"
+        )
+    if own := sorted(OWN & card.env_options.keys()):
+        raise ValueError(f"the data's card sets {', '.join(own)}, which are no options of a task")
+
+
+def open_datasets(
+    parts: Sequence[Part],
+    seed: int,
+    env: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> list[Dataset]:
     """Read every dataset of the parts, each with a stream of draws of its own."""
     paths = [p.path for p in parts if p.path is not None]
-    return [open_dataset(p, stream_seed(seed, f"data {i}"), env) for i, p in enumerate(paths)]
+    named = (env, options) if options else (env,)
+    return [open_dataset(p, stream_seed(seed, f"data {i}"), *named) for i, p in enumerate(paths)]
 
 
 def require_same(home: Directory, datasets: Sequence[Dataset]) -> None:

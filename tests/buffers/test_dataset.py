@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 
 from reverie.buffers import Card, Dataset, Layout, Source, Transitions, load_dataset
 from reverie.buffers.dataset import join
-from reverie.buffers.formats import load_hdf5, load_minari, save_hdf5, save_minari
+from reverie.buffers.formats import Bounds, load_hdf5, load_minari, save_hdf5, save_minari
 
 CARD = Card(env="reverie/Hopper-v5", policy="planted", context={"mass": 1.5}, seed=3)
+
+
+UNIT = Bounds(-1, 1)
 
 
 def planted(lengths=(4, 1, 6), terminal=(True, False, True), obs_dim=3, act_dim=2, extra=()):
@@ -127,13 +130,13 @@ def test_d4rls_own_files_without_successors(tmp_path):
         file["rewards"] = np.arange(9.0)
         file["terminals"] = np.array([0, 0, 1, 0, 0, 0, 0, 0, 0], bool)
         file["timeouts"] = np.array([0, 0, 0, 0, 0, 1, 0, 0, 0], bool)
-    data = load_hdf5(tmp_path / "x.hdf5", "Hopper-v2")
+    data = load_hdf5(tmp_path / "x.hdf5", "Hopper-v2", actions=UNIT)
     assert data.all.obs[:, 0].tolist() == [0, 1, 2, 3, 4, 6, 7]  # 5 and 8 have no successor
     assert data.all.next_obs[[0, 1, 3, 4, 5, 6], 0].tolist() == [1, 2, 4, 5, 7, 8]
     assert data.all.terminated.tolist() == [0, 0, 1, 0, 0, 0, 0]
     assert data.all.truncated.tolist() == [0, 0, 0, 0, 1, 0, 1]
-    with pytest.raises(ValueError, match="give env="):
-        load_hdf5(tmp_path / "x.hdf5")
+    with pytest.raises(ValueError, match="give env"):
+        load_hdf5(tmp_path / "x.hdf5", actions=UNIT)
 
 
 def test_hdf5_without_flags_is_cut_where_it_does_not_continue(tmp_path):
@@ -142,12 +145,12 @@ def test_hdf5_without_flags_is_cut_where_it_does_not_continue(tmp_path):
         file["next_observations"] = np.array([[1], [2], [3], [51], [52], [53]], np.float32)
         file["actions"], file["rewards"] = np.zeros((6, 1)), np.zeros(6)
         file["terminals"] = np.zeros(6, bool)
-    data = load_hdf5(tmp_path / "x.hdf5", "Hopper-v5")
+    data = load_hdf5(tmp_path / "x.hdf5", "Hopper-v5", actions=UNIT)
     assert data.episodes() == [(0, 3), (3, 6)]
     with h5py.File(tmp_path / "x.hdf5", "a") as file:
         del file["next_observations"]
     with pytest.raises(ValueError, match="neither next_observations nor timeouts"):
-        load_hdf5(tmp_path / "x.hdf5", "Hopper-v5")
+        load_hdf5(tmp_path / "x.hdf5", "Hopper-v5", actions=UNIT)
 
 
 def test_minari_round_trip(tmp_path, monkeypatch):
@@ -246,7 +249,7 @@ def test_hdf5_of_any_arrays_is_a_dataset_or_a_clear_error(tmp_path, arrays):
         for name, value in arrays.items():
             file[name] = value
     try:
-        data = load_hdf5(path, "Hopper-v5")
+        data = load_hdf5(path, "Hopper-v5", actions=UNIT)
     except ValueError as error:
         assert "x.hdf5" in str(error)
         return
