@@ -1,7 +1,7 @@
 """What learns and what acts."""
 
 from .acting import Returns, advance
-from .api import Agent, Metrics, Policy, RandomPolicy, State, reset_where
+from .api import Agent, Holds, Metrics, Policy, RandomPolicy, State, bare, reset_where
 from .playing import Evaluation, collect, evaluate
 from .sac import SAC, SACConfig
 from .td3 import TD3, TD3Config
@@ -11,6 +11,7 @@ __all__ = [
     "TD3",
     "Agent",
     "Evaluation",
+    "Holds",
     "Metrics",
     "Policy",
     "RandomPolicy",
@@ -19,6 +20,7 @@ __all__ = [
     "State",
     "TD3Config",
     "advance",
+    "bare",
     "collect",
     "evaluate",
     "reset_where",

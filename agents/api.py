@@ -44,6 +44,17 @@ class Agent(Policy, Protocol):
         ...
 
 
+class Holds(Protocol):
+    """What holds a policy and is none: a loaded one, which takes observations of any kind."""
+
+    policy: Policy
+
+
+def bare(policy: Policy | Holds) -> Policy:
+    """Return what acts on rows: the policy, or the one that is held."""
+    return policy if isinstance(policy, Policy) else policy.policy
+
+
 def reset_where(ended: Tensor, state: State, initial: State) -> State:
     """Return the memory with the rows of ended episodes [N] replaced by initial ones."""
     return tuple(

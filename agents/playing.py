@@ -10,7 +10,7 @@ import torch
 from ..buffers import Transitions, concatenate
 from ..envs import BatchEnv
 from .acting import Returns, advance, over
-from .api import Policy, reset_where
+from .api import Holds, Policy, bare, reset_where
 
 # Environment seeds of runs s and s + 1 are far apart: world i of seed s is world 0 of s + i.
 SEED_STRIDE = 1_000_003
@@ -26,12 +26,12 @@ def never() -> bool:
     return False
 
 
-def collect(env: BatchEnv, policy: Policy, n: int, *, explore: bool = True) -> Transitions:
+def collect(env: BatchEnv, policy: Policy | Holds, n: int, *, explore: bool = True) -> Transitions:
     """Play `policy` from a reset until n valid transitions are there; return those n, step by step.
 
     Rows are in the order of time, worlds side by side; `extra["world"]` tells them apart.
     """
-    obs = env.reset()
+    policy, obs = bare(policy), env.reset()
     state = initial = policy.initial_state(env.num_envs)
     steps: list[Transitions] = []
     got = 0
@@ -64,7 +64,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    policy: Policy,
+    policy: Policy | Holds,
     env: BatchEnv,
     *,
     episodes: int = 1,
@@ -82,7 +82,7 @@ def evaluate(
     lengths = np.zeros((env.num_envs, episodes), np.int64)
     played = np.zeros(env.num_envs, np.int64)
     running = Returns(env.num_envs)
-    obs = env.reset(seed)
+    policy, obs = bare(policy), env.reset(seed)
     state = initial = policy.initial_state(env.num_envs)
     while (played < episodes).any():
         if stop():

@@ -13,6 +13,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
+from .actors import mlp_sizes
 from .api import State
 
 
@@ -129,4 +130,24 @@ def load_ppo(
         network = policy(*spaces, lambda _: 0.0, **policy_kwargs)
     network.load_state_dict(state["policy"])
     moments = state["statistics"]
-    return SB3Policy(network, moments and SimpleNamespace(**moments))
+    if moments is not None:
+        moments = SimpleNamespace(**{k: np.array(moments[k]) for k in ("mean", "var")})
+    return SB3Policy(_actor_only(network), moments)
+
+
+def _actor_only(network: Any) -> Any:
+    """Take out of a policy of SB3 what only its learning needs."""
+    network.optimizer = None
+    network.value_net = network.mlp_extractor.value_net = nn.Identity()
+    network.lr_schedule = None
+    return network.requires_grad_(False)
+
+
+def load_mlp_ppo(state: Mapping[str, Any]) -> tuple[SB3Policy, int]:
+    """Return the policy of an MlpPolicy's saved state, and the width of its observations."""
+    weights = state["policy"]
+    obs_dim, *hidden = mlp_sizes(weights, "mlp_extractor.policy_net.")
+    act_dim, last = weights["action_net.weight"].shape
+    if last != hidden[-1]:
+        raise ValueError(f"an action_net of {last} inputs on a network of widths {hidden}")
+    return load_ppo(state, obs_dim, act_dim, "MlpPolicy", {}, tuple(hidden)), obs_dim

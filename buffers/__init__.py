@@ -1,6 +1,7 @@
 """The replay layer: what every learner learns from."""
 
-from .dataset import Card, Dataset, Subset
+from .card import Card
+from .dataset import Dataset, Subset
 from .dataset import load as load_dataset
 from .replay import ReplayBuffer
 from .source import Source, mix

@@ -3,10 +3,9 @@
 import hashlib
 import json
 import math
-import numbers
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,108 +13,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .card import Card, card_of, is_named, is_whole
 from .transitions import Layout, Transitions
 from .untrusted import READING, require_room, small_text, tensors_in, told
 
 _ROWS = "rows"
 
 
-@dataclass(frozen=True)
-class Card:
-    """Where a dataset comes from, and what its returns mean."""
-
-    env: str
-    """environment id"""
-    policy: str = "unknown"
-    """who acted"""
-    context: Mapping[str, float] = field(default_factory=dict)
-    """the task's context: feature to value"""
-    env_options: Mapping[str, Any] = field(default_factory=dict)
-    """options of the task"""
-    max_episode_steps: int | None = None
-    """time limit of the episodes"""
-    seed: int | None = None
-    """seed of the worlds and of the policy's noise"""
-    random_return: float | None = None
-    """mean return of uniformly random actions: 0 of a normalised score"""
-    reference_return: float | None = None
-    """mean return of the reference policy: 100 of a normalised score"""
-    versions: Mapping[str, str] = field(default_factory=dict)
-    """packages that made it"""
-    sha256: str = ""
-    """digest of the rows; written by `save`, checked by `load`"""
-
-    def __post_init__(self) -> None:
-        """Refuse values of another type: cards come from anybody."""
-        for name, (test, what) in _FIELDS.items():
-            if not test(value := getattr(self, name)):
-                text = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:80]}..."
-                raise ValueError(f"the card's {name} must be {what}, got {text}")
-
-    @property
-    def has_references(self) -> bool:
-        """Whether there are two different reference returns."""
-        low, high = self.random_return, self.reference_return
-        return low is not None and high is not None and low != high
-
-    def normalised(self, value: float) -> float:
-        """Return a return as a score, 100 (x - random) / (reference - random) (D4RL, Fu 2020)."""
-        low, high = self.random_return, self.reference_return
-        if low is None or high is None or low == high:
-            raise ValueError(
-                f"the card of {self.env} has random_return={low} and reference_return={high}: two "
-                "different numbers are needed for a score"
-            )
-        return 100 * (value - low) / (high - low)
-
-
-def _number(x: Any) -> bool:
-    return isinstance(x, numbers.Real) and not isinstance(x, bool) and abs(x) < math.inf
-
-
-def _whole(x: Any, low: int) -> bool:
-    return isinstance(x, numbers.Integral) and not isinstance(x, bool) and low <= x < 2**63
-
-
-def _plain(x: Any, depth: int = 4) -> bool:
-    """Whether a value is one that JSON has, not nested deeply."""
-    if isinstance(x, Mapping):
-        return depth > 0 and all(isinstance(k, str) and _plain(v, depth - 1) for k, v in x.items())
-    if isinstance(x, (list, tuple)):
-        return depth > 0 and all(_plain(v, depth - 1) for v in x)
-    return x is None or isinstance(x, (bool, int, float, str))
-
-
-def _named(x: Any, test: Callable[[Any], bool]) -> bool:
-    return isinstance(x, Mapping) and all(isinstance(k, str) and test(v) for k, v in x.items())
-
-
-_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "env": (lambda x: isinstance(x, str) and bool(x.strip()), "an environment's id"),
-    "policy": (lambda x: isinstance(x, str), "text"),
-    "context": (lambda x: _named(x, _number), "finite numbers by name"),
-    "env_options": (lambda x: _named(x, _plain), "options by name"),
-    "max_episode_steps": (lambda x: x is None or _whole(x, 0), "a whole number or null"),
-    "seed": (lambda x: x is None or _whole(x, -(2**63)), "a whole number or null"),
-    "random_return": (lambda x: x is None or _number(x), "a finite number or null"),
-    "reference_return": (lambda x: x is None or _number(x), "a finite number or null"),
-    "versions": (lambda x: _named(x, lambda v: isinstance(v, str)), "versions by name"),
-    "sha256": (lambda x: isinstance(x, str), "text"),
-}
-
-
-def card_of(values: Any) -> Card:
-    """Return the card in a JSON value; unknown keys are those of a later version. ValueError."""
-    if not isinstance(values, Mapping) or "env" not in values:
-        raise ValueError(f"no card of a dataset: {str(values)[:80]}")
-    known = {f.name for f in fields(Card)}
-    return Card(**{k: v for k, v in values.items() if k in known})
-
-
 def _layout(values: Any) -> Layout:
     widths = {k: values[k] for k in ("obs_dim", "act_dim")}
     extra = values.get("extra", {})
-    if not _named({**widths, **extra}, lambda x: _whole(x, 1)):
+    if not is_named({**widths, **extra}, lambda x: is_whole(x, 1)):
         raise ValueError(f"the widths of a layout must be whole numbers, got {str(values)[:80]}")
     return Layout(**widths, extra=extra)
 
@@ -319,6 +227,6 @@ def _check(layout: Layout, rows: Tensor) -> None:
     if float(batch.action.abs().max()) > 1 + 1e-5:
         worst = float(batch.action.abs().max())
         raise ValueError(
-            f"actions must lie in [-1, 1], found {worst:.4g}: map them by the environment's bounds, "
-            "as reverie.envs.actions_of(ENV).to_unit(actions) does"
+            f"actions must lie in [-1, 1], found {worst:.4g}: map them by the environment's "
+            "bounds, as reverie.envs.actions_of(ENV).to_unit(actions) does"
         )

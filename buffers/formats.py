@@ -9,15 +9,20 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .dataset import Card, Dataset, card_of
-from .transitions import NEXT_KNOWN, Transitions, concatenate
-from .untrusted import READING, hdf5_arrays, hdf5_text, require_room, told
+from .card import Card, card_of
+from .dataset import Dataset
+from .minari import load_minari, save_minari
+from .transitions import NEXT_KNOWN, Transitions
+from .units import Actions, Array, Bounds, as_float
+from .untrusted import READING, hdf5_arrays, hdf5_text, told
+
+__all__ = ["Actions", "Bounds", "load_hdf5", "load_minari", "save_hdf5", "save_minari"]
 
 log = logging.getLogger("reverie")
 _NEEDED = ("observations", "actions", "rewards", "terminals")
@@ -28,40 +33,6 @@ _SAY_UNIT = (
     "Where its actions are in [-1, 1] already, say so in it: "
     f"h5py.File(path, 'a').attrs[{UNITS!r}] = 'unit'"
 )
-
-Array = Any  # numpy
-
-
-class Actions(Protocol):
-    """How an environment's own actions [M, ...] and rows [M, A] in [-1, 1] become each other."""
-
-    def to_unit(self, native: Array) -> Array:
-        """Return rows in [-1, 1]."""
-        ...
-
-    def to_native(self, unit: Array) -> Array:
-        """Return actions in the environment's units."""
-        ...
-
-
-class Bounds:
-    """`Actions` of real numbers from `low` to `high`, each a number or [A]."""
-
-    def __init__(self, low: Any, high: Any) -> None:
-        low, high = np.broadcast_arrays(np.asarray(low, np.float64), np.asarray(high, np.float64))
-        if low.ndim > 1 or not np.isfinite([low, high]).all() or (low >= high).any():
-            raise ValueError(f"bounds must be finite numbers, low below high, got {low} and {high}")
-        self.middle, self.half = (high + low) / 2, (high - low) / 2
-
-    def to_unit(self, native: Array) -> Array:
-        """Return rows [M, A] in [-1, 1]."""
-        with np.errstate(over="ignore"):  # what is infinite is refused by the dataset
-            rows = (np.asarray(native, np.float64) - self.middle) / self.half
-            return rows.astype(np.float32)
-
-    def to_native(self, unit: Array) -> Array:
-        """Return rows [M, A] from low to high, float64: so that `to_unit` gives back every bit."""
-        return np.asarray(unit, np.float64) * self.half + self.middle
 
 
 def save_hdf5(data: Dataset, path: str | Path, actions: Actions | None = None) -> None:
@@ -133,7 +104,7 @@ def load_hdf5(
             found = hdf5_arrays(file, (*_NEEDED, *_MORE), path)
             _require_rows(found, extra)
             arrays = {name: part[()] for name, part in found.items()}
-            columns = {name: _float(part[()]) for name, part in extra.items()}
+            columns = {name: as_float(part[()]) for name, part in extra.items()}
         if units is None and text is not None:
             units = "unit"  # ours, of before the attribute
         rows = _unit_rows(arrays["actions"], units, actions, card)
@@ -206,14 +177,16 @@ def _from_arrays(
     arrays: Mapping[str, Any], extra: Mapping[str, Tensor], card: Card, seed: int, path: Path
 ) -> Dataset:
     n = len(arrays["observations"])
-    obs, action = _float(arrays["observations"]), _float(arrays["actions"])
-    reward, terminated = (_float(arrays[k]).view(n) for k in ("rewards", "terminals"))
-    timeouts = _float(arrays.get("timeouts", np.zeros(n))).view(n)
-    truncated = _float(arrays["truncateds"]).view(n) if "truncateds" in arrays else timeouts.clone()
+    obs, action = as_float(arrays["observations"]), as_float(arrays["actions"])
+    reward, terminated = (as_float(arrays[k]).view(n) for k in ("rewards", "terminals"))
+    timeouts = as_float(arrays.get("timeouts", np.zeros(n))).view(n)
+    truncated = (
+        as_float(arrays["truncateds"]).view(n) if "truncateds" in arrays else timeouts.clone()
+    )
     columns = dict(extra)
     keep = torch.ones(n, dtype=torch.bool)
     if "next_observations" in arrays:
-        next_obs = _float(arrays["next_observations"])
+        next_obs = as_float(arrays["next_observations"])
         broken = (next_obs[:-1] != obs[1:]).any(1) & (terminated[:-1] == 0)
         truncated[:-1][broken] = 1.0  # what does not continue was cut
     else:
@@ -241,112 +214,3 @@ def _from_arrays(
         truncated[keep.nonzero().flatten()[-1]] = 1.0
     batch = Transitions(obs, action, reward, next_obs, terminated, truncated, columns)
     return Dataset.of(batch.map(lambda x: x[keep]), card, seed=seed)
-
-
-def _float(x: Any) -> Tensor:
-    with np.errstate(over="ignore"):  # what is infinite is refused by the dataset
-        return torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
-
-
-def save_minari(data: Dataset, dataset_id: str, low: Any, high: Any) -> Any:
-    """Write a Minari dataset (extra `[minari]`), e.g. `reverie/hopper-medium-v0`; return it.
-
-    Actions are mapped from [-1, 1] to the native box `low`, `high` [A]. Minari keeps T + 1
-    observations of an episode, so a row's successor is the next row's observation there.
-    """
-    import gymnasium
-    import minari
-    from minari.data_collector import EpisodeBuffer
-
-    batch, bounds = data.all, Bounds(low, high)
-    if NEXT_KNOWN in batch.extra and not bool(batch.extra[NEXT_KNOWN].all()):
-        raise ValueError(
-            f"{dataset_id}: Minari keeps the observation after the last action, and this data does "
-            "not tell it (next_known is 0): read it from a file with next_observations"
-        )
-    episodes = []
-    for first, last in data.episodes():
-        part = batch.map(lambda x, a=first, b=last: x[a:b].cpu())  # type: ignore[misc]
-        if not torch.equal(part.next_obs[:-1], part.obs[1:]):
-            raise ValueError(f"rows {first} to {last} are no unbroken episode, which Minari needs")
-        episodes.append(
-            EpisodeBuffer(
-                observations=torch.cat([part.obs, part.next_obs[-1:]]).numpy(),
-                actions=bounds.to_native(part.action.numpy()),
-                rewards=part.reward.numpy().astype(np.float64),
-                terminations=part.terminated.bool().numpy(),
-                truncations=part.truncated.bool().numpy(),
-            )
-        )
-    box, shape = gymnasium.spaces.Box, (data.layout.act_dim,)
-    ends = [np.broadcast_to(np.asarray(x, np.float64), shape) for x in (low, high)]
-    return minari.create_dataset_from_buffers(
-        dataset_id,
-        buffer=episodes,
-        observation_space=box(-np.inf, np.inf, (data.layout.obs_dim,), np.float32),
-        action_space=box(*ends, dtype=np.float64),
-        description=json.dumps(asdict(data.card)),
-    )
-
-
-class Spaces(Protocol):
-    """What `reverie.envs.describe` returns of two gymnasium spaces."""
-
-    obs_dim: int
-    action: Actions
-
-    def rows(self, obs: Any) -> Array:
-        """Return observations [T, ...] of any space as rows [T, O]."""
-        ...
-
-
-class _Boxes:
-    """Flat Boxes, which need no description."""
-
-    def __init__(self, observation: Any, action: Any) -> None:
-        for space in (observation, action):
-            if type(space).__name__ != "Box" or len(space.shape) != 1:
-                raise ValueError(f"{space} is no flat Box: give describe=reverie.envs.describe")
-        self.obs_dim, self.action = observation.shape[0], Bounds(action.low, action.high)
-
-    def rows(self, obs: Any) -> Array:
-        return np.asarray(obs, np.float32)
-
-
-def load_minari(
-    dataset_id: str, describe: Callable[[Any, Any], Spaces] = _Boxes, *, seed: int = 0
-) -> Dataset:
-    """Read a local Minari dataset; observations become rows and actions go to [-1, 1].
-
-    `describe` says how, of its observation and action space: `reverie.envs.describe`, as for
-    environments that are trained in; without it they must be flat Boxes. Raises ValueError for
-    spaces that it does not take, by name.
-    """
-    import minari
-
-    source = minari.load_dataset(dataset_id)
-    try:
-        spaces = describe(source.spec.observation_space, source.spec.action_space)
-        rows = int(source.total_steps) + int(source.total_episodes)
-        require_room(size := 4 * 4 * rows * spaces.obs_dim, size)  # and twice as successors
-        parts: list[Transitions] = []
-        for episode in source.iterate_episodes():
-            obs, action = _float(spaces.rows(episode.observations)), episode.actions
-            truncated = _float(episode.truncations)
-            terminated = _float(episode.terminations)
-            if terminated[-1] == 0:
-                truncated[-1] = 1.0
-            ends = terminated, truncated
-            played, reward = _float(spaces.action.to_unit(action)), _float(episode.rewards)
-            parts.append(Transitions(obs[:-1], played, reward, obs[1:], *ends))
-        return Dataset.of(concatenate(parts), _minari_card(source, dataset_id), seed=seed)
-    except READING as error:
-        raise ValueError(f"minari:{dataset_id}: {told(error)}") from error
-
-
-def _minari_card(source: Any, dataset_id: str) -> Card:
-    try:
-        return card_of(json.loads(source.storage.metadata["description"]))
-    except (KeyError, TypeError, ValueError, RecursionError):  # no card of ours
-        spec = source.spec.env_spec
-        return Card(env=spec.id if spec is not None else dataset_id, policy=dataset_id)

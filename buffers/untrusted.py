@@ -72,15 +72,15 @@ def _lines(path: str) -> list[str]:
 
 
 def require_room(size: int, stored: int) -> None:
-    """Raise ValueError where `size` bytes cannot come of `stored` ones, or do not fit the memory."""
+    """Raise ValueError where `size` bytes cannot come of `stored` ones, or fit no memory."""
     if size > max(SMALL, RATIO * stored):
         raise ValueError(
-            f"it declares {size_text(size)} of numbers in {size_text(stored)}: that is no data, and "
-            "nothing was read"
+            f"it declares {size_text(size)} of numbers in {size_text(stored)}: that is no data, "
+            "and nothing was read"
         )
     if size > (free := free_memory()):
         raise ValueError(
-            f"it needs {size_text(size)} of memory and {size_text(free)} are free: take a part of it"
+            f"it needs {size_text(size)} of memory, and {size_text(free)} are free: take a part"
         )
 
 
@@ -127,11 +127,13 @@ def hdf5_arrays(group: Any, names: Iterable[str], path: Path) -> dict[str, Any]:
         if part.shape is None or part.dtype.kind not in "fiub":
             raise ValueError(f"{name!r} holds {part.dtype}, expected numbers")
         item = part.dtype.itemsize
-        chunk = math.prod(part.chunks or (0,)) * item  # which is read whole, however little is in it
+        chunk = (
+            math.prod(part.chunks or (0,)) * item
+        )  # which is read whole, however little is in it
         if chunk > max(SMALL, 2 * item * part.size):
             raise ValueError(
-                f"{name!r} keeps {size_text(item * part.size)} in blocks of {size_text(chunk)}: copy "
-                "it to an array of its own size"
+                f"{name!r} keeps {size_text(item * part.size)} in blocks of {size_text(chunk)}: "
+                "copy it to an array of its own size"
             )
         size += part.size * (item + 8) + chunk  # as it is, as float32, packed
         found[name] = part

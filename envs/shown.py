@@ -33,6 +33,7 @@ class ContextShown:
         self.restores, self.notes = env.restores, env.notes
         self.context_id, self.context, self.contexts = env.context_id, env.context, contexts
         self.physics: Any = getattr(env, "physics", None)  # for a dump
+        self.worlds: Any = getattr(env, "worlds", None)  # for its bounds
 
     def _with(self, obs: Tensor) -> Tensor:
         return torch.cat([obs, self.columns.to(obs)], 1)

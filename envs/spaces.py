@@ -182,6 +182,11 @@ class Spaces:
         """Return observations [*lead, ...] as float32 rows [*lead, O]."""
         return flatten(self.observation, obs)
 
+    def fits(self, obs: Array) -> bool:
+        """Whether an array is a whole observation, or a batch of them."""
+        first = self.observation[0]
+        return len(self.observation) == 1 and not first.at and first.fits(obs)
+
     def to_json(self) -> str:
         """Return it as text, for a run's stamp."""
         return json.dumps(asdict(self))

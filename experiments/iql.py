@@ -48,4 +48,4 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
 
 def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Policy, int]:
     """Return the policy of a run's checkpoint, and the width of its observations."""
-    return offline.load(IQL, from_dict(IQLConfig, config["agent"]), state)
+    return offline.load(from_dict(IQLConfig, config["agent"]), state)

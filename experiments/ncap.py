@@ -1,5 +1,6 @@
 """Train the C. elegans circuit, or a control of it, to swim: ES, CMA-ES, ARS, TD3 or PPO."""
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Mapping
@@ -11,6 +12,8 @@ import torch
 from tyro.conf import OmitArgPrefixes
 
 from ..agents import TD3, TD3Config
+from ..agents.actors import ActorPolicy, deterministic_policy, go_on
+from ..agents.api import within
 from ..agents.candidates import population_returns
 from ..agents.controllers import Controller, ControllerPolicy
 from ..agents.ncap import Circuit, CircuitConfig, Network, SineCPG, joint_limit
@@ -241,13 +244,21 @@ def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Any, int]
     from .runs.config import from_dict
 
     c = from_dict(Config, config)
+    within(c, links=(2, 1000))
     obs_dim = 4 * (c.links - 1) + 4
+    if c.search == "td3" and c.controller != "circuit":
+        policy, obs_dim = deterministic_policy(state["actor"], c.agent.explore_noise)
+        return go_on(policy, state.get("acting")), obs_dim
     if c.search == "td3":
-        agent = build_td3(c, obs_dim, c.links - 1)
-        agent.load_state_dict(state)
-        return agent, obs_dim
+        actor = build_td3(c, obs_dim, c.links - 1).actor
+        actor.load_state_dict(state["actor"])
+        policy = ActorPolicy(copy.deepcopy(actor), c.agent.explore_noise)
+        return go_on(policy, state.get("acting")), obs_dim
     if c.search == "ppo":
-        from ..agents.sb3 import load_ppo
+        from ..agents.sb3 import load_mlp_ppo, load_ppo
 
+        if c.controller != "circuit":
+            return load_mlp_ppo(state)
         return load_ppo(state, obs_dim, c.links - 1, *ppo_policy(c), c.ppo.hidden), obs_dim
-    return ControllerPolicy(build_controller(c), torch.as_tensor(state["best"])), obs_dim
+    best = torch.as_tensor(state["best"]).clone()
+    return ControllerPolicy(build_controller(c), best), obs_dim

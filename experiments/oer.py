@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from tyro.conf import OmitArgPrefixes
 
+from ..agents.actors import deterministic_policy, mlp_sizes
 from ..agents.dynamics import DynamicsConfig
-from ..agents.oer.distilled import Actor, Distilled
+from ..agents.oer.distilled import Distilled
 from ..agents.oer.keeping import anchor, choose, selectors_of, visited
 from ..agents.oer.learner import OER, OERConfig
 from ..agents.oer.policy import ContinualPolicy, TaskPolicy
@@ -255,14 +256,14 @@ def load(config: dict[str, Any], state: Mapping[str, Any]) -> tuple[Any, int]:
     contexts, at = members(c.env, c.members), int(state["learner"]["task"])
     config["context"] = [f"{contexts.names[0]}={float(contexts.table[at, 0])!r}"]
     weights = state["learner"]["policy"]
-    _, act_dim, _ = weights["head_weight"].shape
-    obs_dim = weights["mean"].shape[1]
-    task = int(state["learner"]["task"])
-    if c.memory == "distilled":
-        distilled = Distilled(obs_dim, act_dim, c.distilled_hidden, c.tasks)
-        distilled.load_state_dict(state["frozen"])
-        if distilled.done > task:
-            return Actor(distilled.nets[task], distilled.mean[task], distilled.std[task]), obs_dim
-    policy = ContinualPolicy(obs_dim, act_dim, c.agent.td3.hidden, c.tasks)
+    if c.memory == "distilled" and int(state["frozen"]["done"]) > at:
+        frozen = state["frozen"]
+        moments = {"mean": frozen["mean"][at], "std": frozen["std"][at]}
+        return deterministic_policy(frozen["nets"][at], **moments)
+    tasks, act_dim, last = weights["head_weight"].shape
+    obs_dim, *hidden = mlp_sizes(weights, "trunk.")
+    if hidden[-1] != last or weights["mean"].shape != (tasks, obs_dim):
+        raise ValueError(f"{tasks} heads of {last} inputs do not fit a trunk of {hidden}")
+    policy = ContinualPolicy(obs_dim, act_dim, hidden, tasks)
     policy.load_state_dict(weights)
-    return TaskPolicy(policy, task), obs_dim
+    return TaskPolicy(policy.requires_grad_(False), at), obs_dim

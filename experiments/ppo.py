@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..agents import Policy
-from ..agents.sb3 import PPOConfig, load_ppo
+from ..agents.sb3 import PPOConfig, load_mlp_ppo
 from .loops import onpolicy
 from .runs.config import RunOptions
 from .runs.result import Result
@@ -52,7 +52,4 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
 
 def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Policy, int]:
     """Return the policy of a run's checkpoint, and the width of its observations."""
-    obs_dim = state["policy"]["mlp_extractor.policy_net.0.weight"].shape[1]
-    act_dim = state["policy"]["action_net.weight"].shape[0]
-    hidden = tuple(config["agent"]["hidden"])
-    return load_ppo(state, obs_dim, act_dim, "MlpPolicy", {}, hidden), obs_dim
+    return load_mlp_ppo(state)

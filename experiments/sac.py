@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..agents import SAC, Policy, SACConfig
-from ..agents.networks import actor_widths
+from ..agents.actors import gaussian_policy, go_on
 from .loops import offpolicy
-from .runs.config import RunOptions, from_dict
+from .runs.config import RunOptions
 from .runs.result import Result
 
 
@@ -76,7 +76,5 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
 
 def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Policy, int]:
     """Return the policy of a run's checkpoint, and the width of its observations."""
-    obs_dim, two_act_dim = actor_widths(state["actor"])
-    agent = SAC(obs_dim, two_act_dim // 2, from_dict(SACConfig, config["agent"]))
-    agent.load_state_dict(state)
-    return agent, obs_dim
+    policy, obs_dim = gaussian_policy(state["actor"])
+    return go_on(policy, state.get("acting")), obs_dim

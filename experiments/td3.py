@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..agents import TD3, Policy, TD3Config
-from ..agents.networks import actor_widths
+from ..agents.actors import deterministic_policy, go_on
 from .loops import offpolicy
 from .runs.config import RunOptions, from_dict
 from .runs.result import Result
@@ -67,7 +67,6 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
 
 def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Policy, int]:
     """Return the policy of a run's checkpoint, and the width of its observations."""
-    obs_dim, act_dim = actor_widths(state["actor"])
-    agent = TD3(obs_dim, act_dim, from_dict(TD3Config, config["agent"]))
-    agent.load_state_dict(state)
-    return agent, obs_dim
+    noise = from_dict(TD3Config, config["agent"]).explore_noise
+    policy, obs_dim = deterministic_policy(state["actor"], noise)
+    return go_on(policy, state.get("acting")), obs_dim

@@ -29,7 +29,7 @@ FLOORS = {
         ("make", "check", "__init__"),
     ],
     "agents": [
-        ("api", "seeding", "losses", "cloning", "networks", "controllers", "acting"),
+        ("api", "seeding", "losses", "cloning", "networks", "actors", "controllers", "acting"),
         ("playing", "search"),
         ("sac", "td3", "sb3", "dynamics", "candidates"),
         ("offline", "ncap", "oer"),

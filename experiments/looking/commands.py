@@ -9,9 +9,8 @@ from typing import Any
 
 from ...agents.playing import evaluate
 from ...envs import known_ids, make
-from ...envs.contexts import parse_contexts
 from ..runs.loading import load_policy
-from ..runs.policy import LoadedPolicy
+from ..runs.policy import LoadedPolicy, world
 from ..runs.result import load_run
 
 
@@ -45,12 +44,11 @@ def _positional(args: Sequence[str], command: str) -> tuple[list[str], list[str]
 
 
 def _world(policy: LoadedPolicy, env: str | None, num_envs: int, seed: int = 0) -> Any:
-    config = policy.config
-    if env is not None:
-        return make(env, num_envs, seed=seed)
-    contexts = parse_contexts(config.get("context", ()))
-    n = max(num_envs, len(contexts or ()))
-    return make(config["env"], n, seed=seed, context=contexts, **config.get("env_options", {}))
+    if env is None:
+        return world(policy.config, num_envs, seed)
+    other = make(env, num_envs, seed=seed)
+    policy.require(other, env)
+    return other
 
 
 def score(args: Sequence[str]) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ...agents import Policy
+from ...agents import Holds, Policy, bare
 from ...envs import make
 from ...envs.contexts import parse_contexts
 from ...envs.native.env import TaskEnv
@@ -17,7 +17,7 @@ from ..runs.config import read_config
 
 
 def film(
-    policy: Policy,
+    policy: Policy | Holds,
     env: Any,
     out: Path,
     steps: int = 200,
@@ -35,7 +35,7 @@ def film(
         raise ValueError(
             "watch films Reverie's own tasks; film others with gymnasium's RecordVideo"
         )
-    renderer = WorldRenderer(env)
+    policy, renderer = bare(policy), WorldRenderer(env)
     frames: list[Any] = []
     obs, state, total = env.reset(), policy.initial_state(1), 0.0
     while len(frames) < steps:

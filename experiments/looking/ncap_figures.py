@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...agents import Policy
+from ...agents import Holds, Policy, bare
 from ...agents.ncap import Activity, Circuit, Weights
 from ...envs.native.env import TaskEnv
 
@@ -91,7 +91,7 @@ class Panel:
         return np.asarray(picture)
 
 
-def waves(policy: Policy, env: TaskEnv, out: Path) -> np.ndarray[Any, Any]:
+def waves(policy: Policy | Holds, env: TaskEnv, out: Path) -> np.ndarray[Any, Any]:
     """Draw the joints' angles and phases over an episode; return the lags [N - 1] in steps.
 
     Lags are phase differences of neighbours, head to tail, at the spectral peak of all joints
@@ -102,7 +102,7 @@ def waves(policy: Policy, env: TaskEnv, out: Path) -> np.ndarray[Any, Any]:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    joints = env.act_dim
+    joints, policy = env.act_dim, bare(policy)
     obs, state, rows = env.reset(), policy.initial_state(env.num_envs), []
     for _ in range(900):
         action, state = policy.act(obs, state, explore=False)

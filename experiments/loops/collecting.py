@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from ...agents import Policy, RandomPolicy, reset_where
+from ...agents import Holds, Policy, RandomPolicy, bare, reset_where
 from ...agents.acting import advance, over
 from ...agents.playing import evaluate
 from ...agents.seeding import stream_seed
 from ...buffers import Card, Dataset, Layout, Transitions
 from ...buffers.dataset import join
 from ...buffers.formats import save_hdf5
-from ...envs import BatchEnv, make
+from ...buffers.shards import read_shard, verify
+from ...envs import BatchEnv, actions_of, make
 from ...envs.contexts import parse_contexts
 from ..runs import checkpoint, zoo
 from ..runs.config import read_config
@@ -27,7 +27,9 @@ REFERENCE_SEED = 555_000_000  # of the episodes that give a card its references
 PACKAGES = ("mujoco", "torch", "numpy", "gymnasium")
 
 
-def play(env: BatchEnv, policy: Policy, n: int, card: Card, *, explore: bool = True) -> Dataset:
+def play(
+    env: BatchEnv, policy: Policy | Holds, n: int, card: Card, *, explore: bool = True
+) -> Dataset:
     """Play `policy` from a reset until n transitions are there; return them episode by episode.
 
     Each world gives the same number of steps, as many as n needs; the last episode of a world is
@@ -35,7 +37,7 @@ def play(env: BatchEnv, policy: Policy, n: int, card: Card, *, explore: bool = T
     `card.env_options` hides are dropped.
     """
     steps = -(-n // env.num_envs)
-    obs = env.reset()
+    policy, obs = bare(policy), env.reset()
     state = initial = policy.initial_state(env.num_envs)
     played: list[tuple[Transitions, Tensor]] = []
     for _ in range(steps):
@@ -68,7 +70,7 @@ def episodes(grid: Transitions, valid: Tensor, episode: Tensor | None, card: Car
 
 def from_run(run: Path, until: int | None, card: Card) -> Dataset:
     """Return what a run had stored by its checkpoint at step `until` (None: the newest)."""
-    method, _ = read_config(run)
+    method, config = read_config(run)
     points = checkpoint.list_checkpoints(run / "checkpoints")
     steps = {checkpoint.step_of(p): p for p in points}
     if until is not None and until not in steps:
@@ -79,14 +81,15 @@ def from_run(run: Path, until: int | None, card: Card) -> Dataset:
     shards = stores.get("replay", [])
     if not shards:
         raise ValueError(f"{run} is a run of {method!r}, which keeps no replay buffer")
-    parts = [load_file(run / "buffer" / "replay" / s.name) for s in shards]
+    folder = run / "buffer" / "replay"
+    if problem := verify(folder, shards):
+        raise ValueError(f"{problem}: the replay of {run} is damaged")
+    judge = make(card.env, 1, **card.env_options)
+    layout, num_envs = Layout(judge.obs_dim, judge.act_dim), config.get("num_envs", 1)
+    parts = [read_shard(folder / s.name, num_envs, layout.width) for s in shards]
     rows, episode, invalid = (
         torch.cat([p[k] for p in parts]) for k in ("rows", "episode", "invalid")
     )
-    judge = make(card.env, 1, **card.env_options)
-    layout = Layout(judge.obs_dim, judge.act_dim)
-    if rows.shape[-1] != layout.width:
-        raise ValueError(f"{run} stored rows of width {rows.shape[-1]}, expected {layout.width}")
     return episodes(layout.unpack(rows), ~invalid, episode, card)
 
 
@@ -117,7 +120,7 @@ class CollectOptions:
     reference: str | None = None
     """policy whose mean return is 100 of a score: zoo:NAME or a run; uniform actions are 0"""
     hdf5: bool = False
-    """also write OUT.hdf5 in D4RL's layout"""
+    """also write OUT.hdf5 in D4RL's layout, with actions in the environment's own units"""
     threads: int | None = None
     """CPU threads of the physics"""
     env_options: Mapping[str, Any] = field(default_factory=dict)
@@ -131,7 +134,7 @@ def open_policy(name: str, act_dim: int, seed: int) -> Any:
     if name.startswith(zoo.PREFIX):
         return zoo.load(name.removeprefix(zoo.PREFIX), seed=seed)
     loaded = load_policy(name)
-    inner: Any = getattr(loaded.policy, "agent", loaded.policy)
+    inner: Any = getattr(loaded.policy, "agent", loaded.policy)  # a script's own may be an agent
     if hasattr(inner, "acting"):  # its exploration noise is the dataset's, not the run's
         inner.acting.manual_seed(seed)
     return loaded
@@ -149,7 +152,7 @@ class Blind:
     """A policy that sees a goal, playing worlds that record none: the columns are added here."""
 
     def __init__(self, policy: Any, goal: Tensor) -> None:
-        self.policy, self.goal = policy, goal
+        self.policy, self.goal = bare(policy), goal
 
     def initial_state(self, n: int) -> Any:
         """Return the policy's memory."""
@@ -240,7 +243,8 @@ def main(args: Sequence[str]) -> int:
     data = collect_dataset(options)
     card = data.save(options.out)
     if options.hdf5:
-        save_hdf5(data, options.out.with_name(options.out.name + ".hdf5"))
+        own = actions_of(card.env, **card.env_options)  # D4RL's readers expect native units
+        save_hdf5(data, options.out.with_name(options.out.name + ".hdf5"), own)
     returns = data.returns()
     print(
         f"{options.out}: {len(data):,} transitions in {len(returns)} episodes of {card.policy}; "

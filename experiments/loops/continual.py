@@ -53,7 +53,10 @@ def task_data(c: Any, task: int, threads: int) -> Dataset:
             threads=threads,
         )
         collect_dataset(options).save(path)
-    return load_dataset(path, seed=seed)
+    data = load_dataset(path, seed=seed)
+    if data.card.env != c.env:  # a card may name any environment, the run has one
+        raise ValueError(f"{path} holds data of {data.card.env}, expected {c.env}: remove it")
+    return data
 
 
 def make_judge(card: Card, options: Mapping[str, Any], **kwargs: Any) -> BatchEnv:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ...agents import Agent, Metrics, Policy
-from ...agents.networks import actor_widths
+from ...agents.actors import deterministic_policy, go_on
 from ...agents.offline.standardised import Standardised
 from ...agents.playing import EVAL_SEED, Evaluation, evaluate
 from ...buffers import Card, Source
@@ -127,9 +127,9 @@ def scored(judged: Evaluation, card: Card | None) -> Evaluation:
     return judged._replace(extra={"score": card.normalised(judged.mean)})
 
 
-def load(build: Build, settings: Any, state: Mapping[str, Any]) -> tuple[Policy, int]:
+def load(settings: Any, state: Mapping[str, Any]) -> tuple[Policy, int]:
     """Return the standardised policy of a checkpoint, and the width of its observations."""
-    obs_dim, act_dim = actor_widths(state["inner"]["actor"])
-    learner = Standardised(build(obs_dim, act_dim, settings), state["mean"], state["std"])
-    learner.load_state_dict(state)
-    return learner, obs_dim
+    noise, inner = getattr(settings, "explore_noise", 0.0), state["inner"]
+    moments = {"mean": state["mean"], "std": state["std"]}
+    policy, obs_dim = deterministic_policy(inner["actor"], noise, **moments)
+    return go_on(policy, inner.get("acting")), obs_dim

@@ -103,7 +103,7 @@ def prune(folder: Path, buffers: Path) -> None:
         sh.prune(buffers / name, names)
 
 
-def _problem(path: Path, buffer_folder: Path) -> str | None:
+def _problem(path: Path, buffer_folder: Path, shards: bool) -> str | None:
     try:
         manifest = json.loads((path / "manifest.json").read_text())
         if manifest.get("format") != FORMAT:
@@ -114,7 +114,7 @@ def _problem(path: Path, buffer_folder: Path) -> str | None:
                 return f"{file} has {file.stat().st_size} bytes, expected {want['size']}"
             if sh.file_digest(file) != want["sha256"]:
                 return f"{file} does not match its sha256"
-        for store, rows in manifest_stores(path).items():
+        for store, rows in manifest_stores(path).items() if shards else ():
             if problem := sh.verify(buffer_folder / store, rows):
                 return problem
         return None
@@ -122,10 +122,13 @@ def _problem(path: Path, buffer_folder: Path) -> str | None:
         return f"{path}: {type(error).__name__}: {error}"
 
 
-def load(folder: Path, buffer_folder: Path) -> Checkpoint | None:
-    """Return the newest checkpoint whose digests hold; report and skip the others."""
+def load(folder: Path, buffer_folder: Path, *, shards: bool = True) -> Checkpoint | None:
+    """Return the newest checkpoint whose digests hold; report and skip the others.
+
+    `shards=False`: for who needs the agent alone, whatever became of the buffer's rows.
+    """
     for path in reversed(list_checkpoints(folder)):
-        problem = _problem(path, buffer_folder)
+        problem = _problem(path, buffer_folder, shards)
         if problem is not None:
             log.warning(
                 "checkpoint %s is not usable (%s); trying the one before", path.name, problem

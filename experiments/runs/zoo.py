@@ -6,12 +6,12 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from ...agents import SAC, SACConfig
+from ...agents.actors import gaussian_policy
 from ...buffers import shards
 from ...envs.errors import unknown
 from . import checkpoint
 from .codec import decode
-from .config import from_dict, read_config
+from .config import read_config
 from .policy import LoadedPolicy
 from .result import load_run
 
@@ -78,9 +78,4 @@ def policy_digest(name: str) -> str:
 def load(name: str, *, seed: int = 0) -> LoadedPolicy:
     """Return a policy of the zoo; `seed` is that of its exploration noise."""
     about = card(name)
-    weights = load_file(HERE / f"{name}.safetensors")
-    matrices = [w for key, w in weights.items() if key.endswith("weight")]
-    obs_dim, act_dim = matrices[0].shape[1], matrices[-1].shape[0] // 2
-    agent = SAC(obs_dim, act_dim, from_dict(SACConfig, about["agent"]), seed=seed)
-    agent.actor.load_state_dict(weights)
-    return LoadedPolicy(agent, obs_dim, about)
+    return LoadedPolicy(*gaussian_policy(load_file(HERE / f"{name}.safetensors"), seed=seed), about)

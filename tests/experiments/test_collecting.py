@@ -8,6 +8,7 @@ import torch
 from tiny import config
 
 from reverie.agents import RandomPolicy, evaluate
+from reverie.agents.actors import ActorPolicy
 from reverie.buffers import Card, Layout, load_dataset
 from reverie.envs import make
 from reverie.envs.contexts import parse_contexts
@@ -111,13 +112,14 @@ def test_a_policy_that_saw_the_goal_collects_data_without_it(tmp_path, monkeypat
     )  # fmt: skip
     run = sac.main(options).path
     seen = []
-    real = sac.SAC.act
+    real = ActorPolicy.act
 
     def act(self, obs, state, *, explore):
-        seen.append(obs[:, -1].unique().tolist())
+        if len(obs) > 1:  # a policy that is loaded is tried on one row
+            seen.append(obs[:, -1].unique().tolist())
         return real(self, obs, state, explore=explore)
 
-    monkeypatch.setattr(sac.SAC, "act", act)
+    monkeypatch.setattr(ActorPolicy, "act", act)
     data = collect_dataset(CollectOptions(
         policy=(str(run),), context=("velocity=2",), transitions=40, num_envs=2, out=tmp_path / "d",
     ))  # fmt: skip
