@@ -58,12 +58,14 @@ class Card:
 
 def is_number(x: Any) -> bool:
     """Whether a value is a finite number."""
-    return isinstance(x, numbers.Real) and not isinstance(x, bool) and abs(x) < math.inf
+    real = isinstance(x, numbers.Real) and not isinstance(x, bool)
+    return real and bool(abs(x) < math.inf)
 
 
 def is_whole(x: Any, low: int) -> bool:
     """Whether a value is a whole number from `low` on that 64 bits hold."""
-    return isinstance(x, numbers.Integral) and not isinstance(x, bool) and low <= x < 2**63
+    whole = isinstance(x, numbers.Integral) and not isinstance(x, bool)
+    return whole and bool(low <= x < 2**63)
 
 
 def _plain(x: Any, depth: int = 4) -> bool:

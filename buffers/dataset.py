@@ -169,7 +169,7 @@ class Subset:
 
 def rows_digest(rows: Tensor) -> str:
     """Return the sha256 of the rows' bytes."""
-    return hashlib.sha256(rows.cpu().contiguous().numpy()).hexdigest()
+    return hashlib.sha256(rows.cpu().contiguous().numpy().data).hexdigest()
 
 
 def load(path: str | Path, *, seed: int = 0) -> Dataset:

@@ -59,8 +59,15 @@ def save_minari(data: Dataset, dataset_id: str, low: Any, high: Any) -> Any:
 class Spaces(Protocol):
     """What `reverie.envs.describe` returns of two gymnasium spaces."""
 
-    obs_dim: int
-    action: Actions
+    @property
+    def obs_dim(self) -> int:
+        """Columns of a row."""
+        ...
+
+    @property
+    def action(self) -> Actions:
+        """Of the environment."""
+        ...
 
     def rows(self, obs: Any) -> Array:
         """Return observations [T, ...] of any space as rows [T, O]."""
@@ -74,9 +81,11 @@ class _Boxes:
         for space in (observation, action):
             if type(space).__name__ != "Box" or len(space.shape) != 1:
                 raise ValueError(f"{space} is no flat Box: give describe=reverie.envs.describe")
-        self.obs_dim, self.action = observation.shape[0], Bounds(action.low, action.high)
+        self.obs_dim = int(observation.shape[0])
+        self.action: Actions = Bounds(action.low, action.high)
 
     def rows(self, obs: Any) -> Array:
+        """Return them as they are."""
         return np.asarray(obs, np.float32)
 
 

@@ -100,11 +100,15 @@ def read_shard(path: Path, num_envs: int, width: int) -> dict[str, Tensor]:
     try:
         held = tensors_in(path)
         steps = held["rows"][1][0] if "rows" in held else 0
-        want = {"rows": ("F32", (steps, num_envs, width))}
-        want |= {"episode": ("I64", (steps, num_envs)), "invalid": ("BOOL", (steps, num_envs))}
+        want: dict[str, tuple[str, tuple[int, ...]]] = {
+            "rows": ("F32", (steps, num_envs, width)),
+            "episode": ("I64", (steps, num_envs)),
+            "invalid": ("BOOL", (steps, num_envs)),
+        }
         if held != want:
             raise ValueError(f"it holds {str(held)[:200]}, expected {want}")
-        return load_file(path)
+        tensors: dict[str, Tensor] = load_file(path)
+        return tensors
     except READING as error:
         raise ValueError(f"{path} is no shard of this buffer: {told(error)}") from error
 

@@ -132,7 +132,8 @@ class Actions:
             out = low + np.clip(np.floor((unit.astype(np.float64) + 1) / 2 * parts), 0, parts - 1)
         else:
             out = (high + low) / 2 + (high - low) / 2 * unit.astype(np.float64)
-            out = np.where(np.abs(unit) <= 1, np.clip(out, low, high), out)  # no ulp beyond
+            out = np.where(np.abs(unit) < 1, np.clip(out, low, high), out)  # no ulp beyond, and
+            out = np.where(unit == 1, high, np.where(unit == -1, low, out))  # the ends themselves
         return out.reshape(*unit.shape[:-1], *self.shape).astype(self.dtype)
 
     def to_unit(self, native: Array) -> Array:

@@ -88,7 +88,8 @@ def running_statistics(env: Any) -> list[str]:
     for layer in layers(env):
         held = getattr(layer, "__dict__", {})
         wraps = isinstance(layer, (gymnasium.Wrapper, VectorWrapper))
-        parts = [getattr(x, "__dict__", {}) for x in held.values()]
+        own = [x for x in held.values() if not isinstance(x, (gymnasium.Env, VectorEnv))]
+        parts = [getattr(x, "__dict__", {}) for x in own]
         if any(_moments(part) for part in ([held, *parts] if wraps else parts)):
             found.append(type(layer).__name__)
     return found

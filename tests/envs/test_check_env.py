@@ -97,6 +97,78 @@ gymnasium.register("LosesLast-v0", entry_point=Walk, vector_entry_point=LosesLas
                    max_episode_steps=100)  # fmt: skip
 
 
+class Odd(gymnasium.Env):
+    """Sound and dull, for what is odd about its spaces, its end or its simulator."""
+
+    def __init__(self, action=None, fails_at=None, render_mode=None):
+        self.observation_space = Box(-np.inf, np.inf, (3,), np.float32)
+        self.action_space = Box(-1, 1, (2,), np.float32) if action is None else action
+        self.fails_at = fails_at
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self.np_random.normal(size=3).astype(np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        if self.t == self.fails_at:
+            raise RuntimeError("the cable came off")
+        reward = -float(np.square(np.float64(action)).sum())
+        return self.np_random.normal(size=3).astype(np.float32), reward, False, False, {}
+
+
+def registered(env_id, limit=30, wrap=None, **kwargs):
+    made = lambda render_mode=None: (wrap or (lambda e: e))(Odd(**kwargs))  # noqa: E731
+    gymnasium.register(env_id, entry_point=made, max_episode_steps=limit)
+    return env_id
+
+
+def changed(f):
+    """Return a wrapper that changes actions and says nothing of it."""
+    return lambda e: gymnasium.wrappers.TransformAction(e, f, e.action_space)
+
+
+ENDLESS, INTEGER = Box(-np.inf, np.inf, (2,), np.float32), Box(0, 3, (1,), np.int64)
+DISGUISED = Box(-3e38, 3e38, (2,), np.float32)
+CLIP, NORMALISE = gymnasium.wrappers.ClipAction, gymnasium.wrappers.NormalizeObservation
+ODD = {  # what is odd, and the faults that check-env finds: check -> a part of its finding
+    "never ends": (dict(limit=None), {"ends": "Register it with max_episode_steps"}),
+    "unbounded": (dict(action=ENDLESS), {"it can be made": "TransformAction"}),
+    "disguised": (dict(action=DISGUISED), {"it can be made": "unbounded"}),
+    "integers": (dict(action=INTEGER), {}),
+    "clipped": (dict(wrap=CLIP), {}),
+    "clipped nothing": (dict(wrap=CLIP, action=ENDLESS), {"it can be made": "unbounded"}),
+    "rescaled": (dict(wrap=lambda e: gymnasium.wrappers.RescaleAction(e, 0.0, 9.0)), {}),
+    "normalised": (
+        dict(wrap=NORMALISE),
+        {"running statistics": "NormalizeObservation", "clean resets": "episode before shows"},
+    ),
+    "fails": (dict(fails_at=25), {"finite_and_fast": "RuntimeError: the cable came off"}),
+    "another type": (dict(wrap=changed(np.float64)), {"actions": "float64"}),
+    "beyond": (dict(wrap=changed(lambda a: 2 * a)), {"actions": "is given [-2.0, -2.0]"}),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_each_kind_of_odd_environment_gets_its_verdict(kind):
+    options, want = ODD[kind]
+    rows = check_env(registered(f"Odd{list(ODD).index(kind)}-v0", **options), steps=40)
+    found = {r.name: r.detail for r in faults(rows)}
+    for name, text in want.items():
+        assert text in found.get(name, ""), found
+    assert want or not found, found
+    if kind == "integers":
+        assert ("actions", "ok", "[-1, 1] becomes [0, 3]") in rows
+
+
+def test_what_a_wrapper_keeps_from_the_environment_is_told():
+    """Only half of the range is ever played: no fault, and worth knowing."""
+    rows = check_env(registered("Half-v0", wrap=changed(lambda a: a / 2)), steps=20)
+    row = next(r for r in rows if r.name == "actions")
+    assert row.verdict == LOST and "[-0.5, 0.5]" in row.detail and not faults(rows)
+
+
 def faults(rows):
     return [row for row in rows if row.verdict == FAULT]
 
