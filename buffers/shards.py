@@ -155,6 +155,6 @@ def from_json(rows: Sequence[Mapping[str, Any]]) -> list[Shard]:
             raise ValueError(f"{shard.name!r} is not a shard's name")
         numbers = (shard.first, shard.last, shard.size)
         if not all(type(x) is int for x in numbers) or not 0 <= shard.first <= shard.last:
-            raise ValueError(f"{shard.name}: steps and size are {numbers}")
+            raise ValueError(f"shard {shard.name}: steps and size are {numbers}")
         shards.append(shard)
     return shards

@@ -5,9 +5,19 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from reverie.buffers import Layout, ReplayBuffer
-from reverie.buffers.shards import Shard, append_rows, from_json, prune, read_rows, to_json, verify
+from reverie.buffers.shards import (
+    Shard,
+    append_rows,
+    from_json,
+    prune,
+    read_rows,
+    read_shard,
+    to_json,
+    verify,
+)
 
 LAYOUT = Layout(2, 1, {"tag": 1})
 T, N = 8, 3
@@ -203,3 +213,49 @@ def test_a_name_that_is_no_shards_is_refused(name):
     rows = to_json([good, replace(good, name=name)])
     with pytest.raises(ValueError, match="is not a shard's name"):
         from_json(rows)
+
+
+ROWS = torch.zeros(5, N, LAYOUT.width)
+HELD = {"rows": ROWS, "episode": ROWS[..., 0].long(), "invalid": ROWS[..., 0] > 0}
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        {},
+        {"rows": ROWS},
+        {**HELD, "more": torch.zeros(1)},
+        {**HELD, "rows": ROWS.double()},
+        {**HELD, "rows": ROWS[..., 1:]},
+        {**HELD, "rows": ROWS[0, 0, 0]},
+        {**HELD, "episode": HELD["episode"][1:]},
+        {**HELD, "invalid": HELD["episode"].clone()},
+    ],
+)
+def test_a_shard_of_something_else_is_refused_before_it_is_read(tmp_path, held, monkeypatch):
+    save_file({k: v.contiguous() for k, v in held.items()}, tmp_path / "0-0-5.safetensors")
+    monkeypatch.setattr("reverie.buffers.shards.load_file", None)  # is not reached
+    with pytest.raises(ValueError, match=r"0-0-5\.safetensors is no shard of this buffer"):
+        read_shard(tmp_path / "0-0-5.safetensors", N, LAYOUT.width)
+
+
+def test_a_shard_of_another_length_than_its_manifest_says_is_refused(tmp_path):
+    buffer, shards = saved(tmp_path, 4)
+    with pytest.raises(ValueError, match="holds 4 steps, expected those from 0 to 3"):
+        read_rows(buffer, tmp_path, [replace(shards[0], last=3)], 4)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        3, "x", None, [], {}, {"name": "0-0-1.safetensors"},
+        {"name": 3, "first": 0, "last": 1, "size": 1, "sha256": ""},
+        {"name": "0-0-1.safetensors", "first": "0", "last": 1, "size": 1, "sha256": ""},
+        {"name": "0-0-1.safetensors", "first": 0, "last": 1e30, "size": 1, "sha256": ""},
+        {"name": "0-0-1.safetensors", "first": 2, "last": 1, "size": 1, "sha256": ""},
+        {"name": "../0-0-1.safetensors", "first": 0, "last": 1, "size": 1, "sha256": ""},
+    ],
+)  # fmt: skip
+def test_entries_of_other_types_are_refused(entry):
+    with pytest.raises(ValueError, match="shard"):
+        from_json([entry])
