@@ -100,7 +100,10 @@ def deterministic_policy(
 
 
 def go_on(policy: ActorPolicy, acting: Tensor | None) -> ActorPolicy:
-    """Return the policy with the exploration noise of a saved agent going on where it was."""
-    if acting is not None:
+    """Return the policy with the exploration noise of a saved agent going on where it was.
+
+    Noise that another kind of device drew cannot go on here: it starts from the policy's seed.
+    """
+    if acting is not None and len(acting) == len(policy.acting.get_state()):
         policy.acting.set_state(acting)
     return policy

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from numbers import Real
+from numbers import Integral, Real
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
@@ -78,7 +78,7 @@ def resolve(task: Task, options: Mapping[str, Any]) -> Params:
                 f"option {name} of {task.id} is {value!r}, expected something like {known[name]!r}"
             )
     skip = options.get("frame_skip", task.frame_skip)
-    if skip != int(skip) or skip < 1:
+    if not isinstance(skip, Integral) or not 1 <= skip <= 10_000:
         raise ValueError(f"frame_skip of {task.id} is {skip!r}, expected a whole number from 1")
     return SimpleNamespace(**{**known, **options})
 

@@ -119,8 +119,8 @@ class ForeignEnv:
         if not isinstance(mode, AutoresetMode):
             raise ValueError(
                 f"{env} does not declare metadata['autoreset_mode'] (it has {mode!r}), so which "
-                "observations belong to which episode is unknown. Set it to one of "
-                f"{[m.name for m in AutoresetMode]}."
+                "observations belong to which episode is unknown. Set it to what it does: "
+                f"gymnasium.vector.AutoresetMode.{', '.join(m.name for m in AutoresetMode)}"
             )
         self.env, self.mode, self.num_envs = env, mode, env.num_envs
         action = played_space(env)

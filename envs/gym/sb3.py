@@ -47,7 +47,9 @@ class BatchVecEnv(VecEnv):  # type: ignore[misc]
         if not bool((r.valid | r.truncated).all()):
             raise ValueError(
                 "the environment returned its reset as a step of its own (NEXT_STEP autoreset), "
-                "which SB3 would learn from; make it with another autoreset mode"
+                "which SB3 would learn from; make it as reverie.envs.gym.foreign.ForeignEnv("
+                "gymnasium.make_vec(ID, num_envs, vectorization_mode='sync', vector_kwargs="
+                "{'autoreset_mode': gymnasium.vector.AutoresetMode.SAME_STEP}))"
             )
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         for i in np.flatnonzero(done):

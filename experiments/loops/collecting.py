@@ -127,10 +127,11 @@ class CollectOptions:
     """options of the task over the policy's own, from Python"""
 
 
-def open_policy(name: str, act_dim: int, seed: int) -> Any:
+def open_policy(name: str, env: BatchEnv, seed: int) -> Any:
     """Return the policy of a name that `CollectOptions.policy` takes."""
     if name == "random":
-        return RandomPolicy(act_dim, seed=stream_seed(seed, "random policy"))
+        seed = stream_seed(seed, "random policy")
+        return RandomPolicy(env.act_dim, discrete=env.discrete, seed=seed)
     if name.startswith(zoo.PREFIX):
         return zoo.load(name.removeprefix(zoo.PREFIX), seed=seed)
     loaded = load_policy(name)
@@ -219,7 +220,7 @@ def collect_dataset(options: CollectOptions) -> Dataset:
     for i, name in enumerate(sources):
         n = o.transitions - share * (len(sources) - 1) if i == 0 else share
         env = make(env_id, o.num_envs, seed=stream_seed(o.seed, f"collect {i}"), **kwargs)
-        policy = open_policy(name, env.act_dim, stream_seed(o.seed, f"policy {i}"))
+        policy = open_policy(name, env, stream_seed(o.seed, f"policy {i}"))
         parts.append(
             play(env, seeing(name, policy, env_id, env, kwargs), n, card, explore=o.explore)
         )
@@ -231,7 +232,7 @@ def reference(name: str | None, env_id: str, env: BatchEnv, kwargs: dict[str, An
     if name is None:
         return None
     judge = make(env_id, 20, **kwargs)
-    policy = seeing(name, open_policy(name, env.act_dim, 0), env_id, judge, kwargs)
+    policy = seeing(name, open_policy(name, env, 0), env_id, judge, kwargs)
     return evaluate(policy, judge, seed=REFERENCE_SEED).mean
 
 
@@ -244,6 +245,8 @@ def main(args: Sequence[str]) -> int:
     card = data.save(options.out)
     if options.hdf5:
         own = actions_of(card.env, **card.env_options)  # D4RL's readers expect native units
+        if not own.n and not own.whole:
+            own = replace(own, dtype="float64")  # from which every bit comes back
         save_hdf5(data, options.out.with_name(options.out.name + ".hdf5"), own)
     returns = data.returns()
     print(

@@ -10,10 +10,12 @@ import pytest
 import torch
 from gymnasium import spaces, wrappers
 from gymnasium.spaces import Box, Dict, Discrete
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reverie.envs import Actions, Spaces, actions_of, describe, make, spaces_of
+import reverie
+from reverie.envs import Actions, Spaces, actions_of, describe, make, spaces_of, to_sb3
 from reverie.envs.check import FAULT, check_env
 
 FAST = settings(max_examples=80, deadline=None, derandomize=True, database=None)
@@ -334,6 +336,48 @@ def test_other_actions_are_refused_by_name_and_mapped_as_advised():
     env.reset()
     env.step(torch.eye(6)[5:])
     assert Given.taken[-1].tolist() == [1, 2]
+
+
+class Batched(SyncVectorEnv):
+    """A vector environment of its own making, which need not say what its autoreset does."""
+
+    declares: AutoresetMode | None = AutoresetMode.NEXT_STEP
+
+    def __init__(self, num_envs=1, max_episode_steps=3):
+        super().__init__([lambda: wrappers.TimeLimit(Given(), max_episode_steps)] * num_envs)
+        self.metadata = {**self.metadata, "autoreset_mode": self.declares}
+
+
+gymnasium.register("Batched-v0", entry_point=Given, vector_entry_point=Batched,
+                   max_episode_steps=3)  # fmt: skip
+
+
+def test_an_undeclared_autoreset_is_declared_as_advised(monkeypatch):
+    monkeypatch.setattr(Batched, "declares", None)
+    with pytest.raises(ValueError, match="does not declare") as caught:
+        make("Batched-v0", 2)
+    names = str(caught.value).split("AutoresetMode.")[1].split(", ")
+    assert names == [m.name for m in AutoresetMode]
+    monkeypatch.setattr(Batched, "declares", AutoresetMode[names[0]])
+    env = make("Batched-v0", 2)
+    env.reset()
+    valid = [env.step(torch.zeros(2, 2)).valid.tolist() for _ in range(5)]
+    assert valid == [[True] * 2] * 3 + [[False] * 2] + [[True] * 2]
+
+
+def test_sb3_is_given_worlds_that_reset_at_once_as_advised():
+    env = to_sb3(make("Batched-v0", 2))
+    env.reset()
+    with pytest.raises(ValueError, match="NEXT_STEP autoreset") as caught:
+        for _ in range(4):
+            env.step(np.zeros((2, 2)))
+    code = str(caught.value).split("make it as ")[1].replace("ID, num_envs", "'Batched-v0', 2")
+    env = to_sb3(eval(code, {"gymnasium": gymnasium, "reverie": reverie}))
+    env.reset()
+    for t in range(1, 8):
+        _, _, done, infos = env.step(np.zeros((2, 2)))
+        assert done.tolist() == [t % 3 == 0] * 2
+        assert all(("terminal_observation" in info) == (t % 3 == 0) for info in infos)
 
 
 # -- what a run keeps

@@ -46,6 +46,14 @@ def test_the_same_seed_gives_the_same_digest(tmp_path):
     assert one.versions.keys() == {"mujoco", "torch", "numpy", "gymnasium"}
 
 
+def test_discrete_actions_are_stored_as_they_were_played(tmp_path):
+    """One-hot, and each as often as the other."""
+    options = CollectOptions(env="CartPole-v1", transitions=200, num_envs=2, out=tmp_path / "a")
+    action = collect_dataset(options).all.action
+    assert sorted(action.unique().tolist()) == [0, 1] and (action.sum(1) == 1).all()
+    assert 70 < int(action[:, 0].sum()) < 130
+
+
 def test_invalid_rows_and_breaks_end_episodes():
     layout = Layout(1, 1)
     grid = torch.zeros(5, 2, layout.width)
