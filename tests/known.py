@@ -1,6 +1,7 @@
 """Worlds, a policy and data whose every number can be worked out by hand."""
 
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -116,6 +117,15 @@ def options(out, *, log=0, judge=0, save=0, **more):
 
 def a_run(config, resume=False):
     return Run("known", config, label="known", steps=config.steps, seed=0, resume=resume)
+
+
+@contextmanager
+def a_begun_run(config, resume=False):
+    """Give a run that had nothing to load, or whose state is not wanted."""
+    with a_run(config, resume) as run:
+        with run.restored():
+            pass
+        yield run
 
 
 def rows(path, kind):

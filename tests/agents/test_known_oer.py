@@ -8,15 +8,15 @@ import torch
 from known import Known
 
 from reverie.agents import TD3Config
-from reverie.agents.acting import EVAL_SEED
 from reverie.agents.dynamics import DynamicsConfig, DynamicsEnsemble
 from reverie.agents.oer import keeping
 from reverie.agents.oer.distilled import Actor, Distilled
-from reverie.agents.oer.keeping import Keeping, close
+from reverie.agents.oer.keeping import Keeping, anchor, choose
 from reverie.agents.oer.learner import OER, OERConfig
 from reverie.agents.oer.penalties import EWC, SI, project
 from reverie.agents.oer.policy import TaskPolicy
 from reverie.agents.oer.selectors import SELECTORS, Pick, mbes
+from reverie.agents.playing import EVAL_SEED, Stopped
 from reverie.agents.seeding import generator, stream_seed
 from reverie.buffers import Card, Dataset, Transitions
 
@@ -176,7 +176,7 @@ def test_the_end_of_a_task_fixes_ewcs_fisher_of_its_head_and_its_anchor():
     learner = learner_in(1, dbc=False, penalty="ewc")
     rows = data_of(OBS[:1].repeat(3, 1))
     want, at = squared_slopes(learner.policy, 1), copy.deepcopy(trunk(learner.policy))
-    close(KEEPING, learner, None, rows, None, 0)
+    anchor(learner, rows, 0)
     assert learner.penalty.tasks == 1
     for got, fisher in zip(learner.penalty.fisher, want, strict=True):
         torch.testing.assert_close(got, fisher, rtol=1e-3, atol=1e-7)
@@ -186,7 +186,7 @@ def test_the_end_of_a_task_fixes_ewcs_fisher_of_its_head_and_its_anchor():
 def test_the_penalty_is_a_part_of_the_one_policys_loss():
     """5 / 2 times the sum of F (theta - theta*)^2, at weights moved by 0.1; F is 2 everywhere."""
     learner = learner_in(1, dbc=False, penalty="ewc", penalty_weight=5.0)
-    close(KEEPING, learner, None, data_of(OBS), None, 0)
+    anchor(learner, data_of(OBS), 0)
     learner.penalty.fisher = [torch.full_like(f, 2.0) for f in learner.penalty.fisher]
     with torch.no_grad():
         for p in trunk(learner.policy):
@@ -217,7 +217,7 @@ def test_si_follows_the_path_of_the_tasks_own_loss():
             with torch.no_grad():
                 for p in trunk(learner.policy):
                     p += 0.01
-        before, anchor = copy.deepcopy(learner.policy), learner.penalty.anchor
+        before, start = copy.deepcopy(learner.policy), learner.penalty.anchor
         learner.update(BATCH)
         own = torch.autograd.grad(actor_loss(learner, before), trunk(before))
         steps = [b - a for a, b in zip(trunk(before), trunk(learner.policy), strict=True)]
@@ -225,12 +225,12 @@ def test_si_follows_the_path_of_the_tasks_own_loss():
         assert max(float(x.abs().max()) for x in path) > 1e-6
         for got, want in zip(learner.penalty.path, path, strict=True):
             torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-7)
-        ways = [p.detach() - a for p, a in zip(trunk(learner.policy), anchor, strict=True)]
+        ways = [p.detach() - a for p, a in zip(trunk(learner.policy), start, strict=True)]
         omega = [
             o + (x / (way.square() + 0.1)).clamp(min=0)
             for o, x, way in zip(omega, path, ways, strict=True)
         ]
-        close(KEEPING, learner, None, data_of(OBS), None, 0)
+        anchor(learner, data_of(OBS), 0)
         assert learner.penalty.tasks == task + 1
         for got, want in zip(learner.penalty.omega, omega, strict=True):
             torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-7)
@@ -313,10 +313,10 @@ def test_what_a_selector_is_given_and_what_is_kept(monkeypatch):
     learner = learner_in(1, label="dataset")
     obs = torch.tensor([[0.0, 0.0], [2.0, 10.0], [4.0, 20.0]])
     data = data_of(obs, torch.tensor([[0.1], [0.2], [0.3]]), torch.arange(3.0))
-    monkeypatch.setattr(keeping, "visited", lambda *args: obs[1:2] + torch.tensor([[0.0, 1.0]]))
+    states = obs[1:2] + torch.tensor([[0.0, 1.0]])
     settings = dict(memory="replay", selector="a", budget=7, gate=3.0, match="model", walk=9)
     c = Keeping(**{**vars(KEEPING), **settings, "fidelity": ("b", "a")})
-    distances, report = close(c, learner, None, data, None, 5)
+    distances, report = choose(c, learner, data, "model", states, 5)
     assert torch.equal(learner.memory.obs[0], obs[[2, 0]]) and len(learner.memory) == 1
     assert torch.equal(learner.memory.label[0], torch.tensor([[0.3], [0.1]]))
     assert report == {"select_x": 3}
@@ -327,28 +327,34 @@ def test_what_a_selector_is_given_and_what_is_kept(monkeypatch):
     pick = seen["a"]
     assert (pick.budget, pick.gate, pick.match, pick.walk) == (7, 3.0, "model", 9)
     assert torch.equal(pick.act(obs), learner.act(obs)) and pick.data is data
+    assert pick.model == "model" and pick.visited is states
     rows = torch.tensor([2, 1])
     assert torch.equal(pick.td_error(rows), learner.td_error(data.gather(rows)))
     own = generator(5, "select 1").initial_seed()
     assert {p.generator.initial_seed() for p in seen.values()} == {own}
 
 
-def test_the_models_are_fitted_to_the_tasks_data_where_a_selector_needs_them(monkeypatch):
-    seen = []
-    monkeypatch.setitem(keeping.SELECTORS, "mbes", lambda p: (seen.append(p), torch.arange(2))[1])
-    settings = dict(memory="replay", selector="mbes")
-    dynamics = DynamicsConfig(members=2, hidden=(4,), steps=1, batch_size=8)
-    c = Keeping(**{**vars(KEEPING), **settings, "dynamics": dynamics})
-    learner, data = learner_in(1), data_of(OBS, reward=torch.tensor([1.0, 3.0]))
-    close(c, learner, None, data, None, 5)
-    model = seen[0].model
-    assert torch.allclose(model.mean_in, torch.tensor([4.0, 4.0, 0.0]))
-    assert model.mean_out[-1] == 2 and model.generator.initial_seed() == stream_seed(
-        stream_seed(5, "models 1"), "dynamics"
-    )
-    monkeypatch.setitem(keeping.SELECTORS, "random", lambda p: (seen.append(p), torch.arange(2))[1])
-    close(Keeping(**{**vars(KEEPING), "memory": "replay"}), learner, None, data, None, 5)
-    assert seen[1].model is None and seen[1].visited is None
+@pytest.mark.parametrize(
+    ("memory", "selector", "fidelity", "asked", "fitted"),
+    [
+        ("replay", "mbes", (), ["mbes"], True),
+        ("replay", "random", ("model", "random"), ["random", "model"], True),
+        ("replay", "random", (), ["random"], False),
+        ("none", "mbes", (), [], False),
+        ("distilled", "mbes", ("online",), ["online"], False),
+    ],
+)
+def test_models_are_made_where_a_selector_asks_for_them(memory, selector, fidelity, asked, fitted):
+    more = {"memory": memory, "selector": selector, "fidelity": fidelity}
+    dynamics = DynamicsConfig(members=2, hidden=(4,))
+    c = Keeping(**{**vars(KEEPING), **more, "dynamics": dynamics})
+    assert keeping.selectors_of(c) == asked
+    model = keeping.model_of(c, data_of(OBS), 1, 5)
+    assert (model is not None) == fitted
+    if model is not None:
+        own = stream_seed(stream_seed(5, "models 1"), "dynamics")
+        assert model.generator.initial_seed() == own and model.config is dynamics
+        assert len(model.mean_in) == 3 and len(model.mean_out) == 3  # 2 + 1 each
 
 
 def test_a_real_episode_of_mu_in_every_world():
@@ -360,6 +366,8 @@ def test_a_real_episode_of_mu_in_every_world():
     assert [[x * 64 for x in a] for a in judge.actions] == [[0, 0], [1, 1], [0, 2]]
     bad = Known([[3], [3]], bad=[(0, 1)])
     assert len(keeping.visited(SimpleNamespace(act=lambda obs: obs[:, :1]), bad)) == 4
+    with pytest.raises(Stopped):
+        keeping.visited(SimpleNamespace(act=lambda obs: obs[:, :1]), judge, lambda: True)
 
 
 def test_a_distilled_policy_is_the_tasks_learner_on_its_datas_states():
@@ -369,7 +377,10 @@ def test_a_distilled_policy_is_the_tasks_learner_on_its_datas_states():
     data = data_of(obs)
     learner = SimpleNamespace(act=lambda o: (o[:, :1] - 100) / 10)
     distilled = Distilled(2, 1, (16,), 3)
-    distilled.distil(1, data, learner, 300, seed=0)
+    distilled.begin(1, data, 0)
+    for _ in range(300):
+        distilled.clone_step(1, data, learner.act)
+    distilled.finish(1)
     assert distilled.done == 2 and torch.equal(distilled.mean[1], data.moments()[0])
     assert torch.equal(distilled.std[1], data.moments()[1]) and not distilled.mean[0].any()
     actor = Actor(distilled.nets[1], distilled.mean[1], distilled.std[1])
@@ -377,11 +388,10 @@ def test_a_distilled_policy_is_the_tasks_learner_on_its_datas_states():
     assert (got - learner.act(obs)).abs().mean() < 0.05
     # 2 x 16 + 16 + 16 + 1 weights and two moments of 2, of two tasks
     assert distilled.bytes == 4 * 2 * (65 + 4)
-    other = Distilled(2, 1, (16,), 3)
-    monkey = Keeping(**{**vars(KEEPING), "memory": "distilled", "distilled_steps": 2})
+    settings = {**vars(KEEPING), "memory": "distilled", "fidelity": ("random",)}
     real = learner_in(1)
-    close(monkey, real, other, data_of(OBS), None, 0)
-    assert other.done == 2 and len(real.memory) == 0
+    choose(Keeping(**settings), real, data_of(OBS), None, None, 0)
+    assert len(real.memory) == 0
 
 
 # -- selection: states whose second number is hundreds of times the first
@@ -483,13 +493,13 @@ def linear_models():
 
     Data: states 1, 3, 5 move by 2, 4, 6 for rewards 0, 10, 20: means 4 and 10, deviations 2, 10.
     """
-    model = DynamicsEnsemble(1, 1, DynamicsConfig(members=2, hidden=()), seed=0)
+    model = DynamicsEnsemble(1, 1, DynamicsConfig(members=2, hidden=(), lr=0.0), seed=0)
     x = torch.tensor([[1.0], [3.0], [5.0]])
     batch = Transitions(
         x, torch.tensor([[0.0], [0.5], [1.0]]), torch.tensor([0.0, 10.0, 20.0]), 2 * x + 1,
         torch.zeros(3), torch.zeros(3),
     )  # fmt: skip
-    model.fit(None, batch, steps=0)
+    model.fit(SimpleNamespace(sample=lambda n: batch), batch, steps=1)  # sets the scales only
     with torch.no_grad():
         model.head.weight.zero_()
         model.head.bias.copy_(torch.tensor([[[0.5, -1.0, 0.0, -1.0]], [[1.5, 1.0, -2.0, 0.3]]]))

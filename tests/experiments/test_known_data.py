@@ -7,7 +7,7 @@ import pytest
 import torch
 from known import Counter, Known, rows
 
-from reverie.agents.acting import EVAL_SEED, SEED_STRIDE, Evaluation
+from reverie.agents.playing import EVAL_SEED, SEED_STRIDE, Evaluation
 from reverie.agents.search import SearchConfig
 from reverie.agents.seeding import stream_seed
 from reverie.buffers import Card, Dataset, Layout, ReplayBuffer, Transitions
@@ -175,9 +175,11 @@ def test_worlds_are_made_as_configured(monkeypatch):
     monkeypatch.setattr(build, "make", make)
     config = sac.Config(
         env="E", num_envs=3, seed=2, buffer_size=10, context=("gravity=1,2",),
-        env_options={"cost": 1}, run=RunOptions(eval_episodes=7),
+        env_options={"cost": 1}, run=RunOptions(eval_episodes=7, threads=4),
     )  # fmt: skip
-    env, judge, buffer = build.make_worlds(config, 4)
+    monkeypatch.setattr(build, "use_threads", lambda threads: threads)
+    env, judge = build.worlds_for(config)
+    buffer = build.replay_for(config, env)
     (first, n, kwargs), (other, m, more) = made
     assert first == other == "E" and (n, m) == (3, 7)
     assert (env.num_envs, judge.num_envs) == (3, 7)
@@ -187,6 +189,7 @@ def test_worlds_are_made_as_configured(monkeypatch):
         assert given["context"].table.tolist() == [[1], [2]]
     assert buffer.capacity == 9 and buffer.num_envs == 3
     assert buffer.generator.initial_seed() == stream_seed(2, "replay")
+    assert build.worlds_for(config, env, judge) == (env, judge) and len(made) == 2
 
 
 def test_a_collected_episode_begins_with_a_fresh_memory():
@@ -268,7 +271,7 @@ def test_a_search_is_told_each_candidates_mean_and_every_generation_has_its_star
         seeds.append(seed)
         return torch.tensor([[1.0, 3.0], [5.0, 9.0], [0.0, 2.0]])
 
-    def judge(policy, env, *, seed):
+    def judge(policy, env, *, seed, stop=None):
         assert (env, seed) == ("judge", EVAL_SEED)
         return Evaluation(np.array([[float(policy.parameters)], [4.0]]), np.ones((2, 1)))
 

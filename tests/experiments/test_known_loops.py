@@ -6,10 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from known import Counter, Known, a_run, options, rows
+from known import Counter, Known, a_begun_run, a_run, options, rows
 
 from reverie.agents import evaluate
-from reverie.agents.acting import EVAL_SEED, SEED_STRIDE, Returns, collect
+from reverie.agents.acting import Returns
+from reverie.agents.playing import EVAL_SEED, SEED_STRIDE, collect
 from reverie.buffers import Layout, ReplayBuffer, Transitions
 from reverie.experiments import load_run
 from reverie.experiments.loops import offpolicy
@@ -71,10 +72,9 @@ def off_policy(config, env, judge=None, agent=None, resume=False):
     """Train with a buffer that holds everything; return the agent, the buffer, the path."""
     agent = agent or Counter()
     buffer = ReplayBuffer(Layout(3, 1), 200 * env.num_envs, env.num_envs)
+    s = offpolicy.Session(agent, env, judge or Known([[2], [2]]), buffer, buffer, config.seed)
     with a_run(config, resume) as run:
-        judged = offpolicy.train(
-            run, agent, env, judge or Known([[2], [2]]), buffer, buffer, config
-        )
+        judged = offpolicy.train(run, s, config)
     return agent, buffer, run.path, judged
 
 
@@ -229,17 +229,18 @@ def test_when_something_is_due(tmp_path):
 def test_a_rate_is_of_the_steps_since_the_last_row(tmp_path, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
-    with a_run(options(tmp_path)) as run:
+    with a_begun_run(options(tmp_path)) as run:
         for steps, seconds in ((10, 2.0), (30, 3.0)):
             run.tick(steps)
             clock[0] += seconds
-            run.log_time()
+            run.log({}, kind="eval")  # has no time
+            run.log({})
     lines = [json.loads(x) for x in (run.path / "timing.jsonl").read_text().splitlines()]
     assert [(r["step"], r["steps_per_second"]) for r in lines] == [(10, 5.0), (40, 10.0)]
 
 
 def test_a_frame_has_a_column_for_each_metric(tmp_path):
-    with a_run(options(tmp_path)) as run:
+    with a_begun_run(options(tmp_path)) as run:
         run.log({"return": 1.0, "a": 2.0}, kind="eval")
         run.tick(3)
         run.log({"return": torch.tensor(4.0), "b": 5}, kind="eval")

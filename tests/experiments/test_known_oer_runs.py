@@ -8,13 +8,17 @@ import torch
 from known import Known, rows
 
 from reverie.agents import TD3Config
-from reverie.agents.acting import EVAL_SEED, Evaluation
-from reverie.agents.oer.distilled import Actor
+from reverie.agents.dynamics import DynamicsConfig, DynamicsEnsemble
+from reverie.agents.oer import keeping
+from reverie.agents.oer.distilled import Actor, Distilled
 from reverie.agents.oer.learner import OER, OERConfig
+from reverie.agents.playing import EVAL_SEED, Evaluation
 from reverie.agents.seeding import stream_seed
 from reverie.buffers import Card, Dataset, Transitions, load_dataset
 from reverie.envs.families import members
 from reverie.experiments import oer
+from reverie.experiments.loops import continual
+from reverie.experiments.loops.continual import Learning, report
 from reverie.experiments.runs.config import RunOptions
 
 FAMILY = "reverie/CheetahVel-v0"
@@ -53,7 +57,8 @@ def test_the_rows_of_a_matrix_are_normalised_by_each_tasks_own_references():
         learner.remember(data[task].all.obs[:5], data[task].all.action[:5])
     matrix = [[-4.0, 10.0, 1.0], [-7.0, 30.0, 2.0]]
     far = [{"random": 4.0, "online": 1.0, "mbes": 2.0}, {"random": 6.0, "online": 1.0, "mbes": 3.0}]
-    row = oer.report(c, matrix, far, data, learner, None)
+    s = Learning(learner, None, data, [], distances=far, matrix=matrix)
+    row = report(c, s)
     scores = {
         "per": (0.3 + 0.75) / 2, "forgetting": 0.3, "forgetting_n": 0.15, "bwt": -0.3,
         "learned": (0.6 + 0.75) / 2, "nbt": 0.15,
@@ -65,22 +70,18 @@ def test_the_rows_of_a_matrix_are_normalised_by_each_tasks_own_references():
         # five rows of 3 + 1, a head of 8 + 1, moments of 3 and 3, for each of two tasks
         "bytes": 4 * 2 * (5 * 4 + 9 + 6), **distances, **fidelity, **scores,
     })  # fmt: skip
-    first = oer.report(c, matrix[:1], far[:1], data, learner, None)
+    first = report(c, Learning(learner, None, data, [], distances=far[:1], matrix=matrix[:1]))
     assert first["per"] == first["learned"] == pytest.approx(0.6) and first["forgetting"] == 0
     assert first["return"] == -4 and first["tasks_met"] == 1 and first["distance_mbes"] == 2
     nameless = [*data[:1], data_of(1, Card(env=FAMILY))]
-    assert "per" not in oer.report(c, matrix, far, nameless, learner, None)
-
-
-def judged_by(policy, judge):
-    """What a policy returns in a judge: 100 x the policy's task + the judge's number."""
-    return 100.0 * policy.task + judge.number
+    s.datasets = nameless
+    assert "per" not in report(c, s)
 
 
 @pytest.fixture
 def sequence(tmp_path, monkeypatch):
     """A function that runs three tasks of four steps; what was seen, in `sequence.seen`."""
-    seen = {"batches": [], "moments": [], "judges": [], "evaluated": [], "kept": []}
+    seen = {"batches": [], "moments": [], "judges": [], "frozen": [], "kept": []}
 
     def make_judge(about, options, **kwargs):
         judge = Known([[2], [2]])
@@ -88,10 +89,13 @@ def sequence(tmp_path, monkeypatch):
         seen["judges"].append((about, options, kwargs))
         return judge
 
-    def evaluate(policy, judge, *, seed):
-        assert seed == EVAL_SEED
-        seen["moments"].append((policy.task, policy.policy.mean[policy.task].clone()))
-        value = judged_by(policy, judge)
+    def evaluate(policy, judge, *, seed, stop):
+        assert seed == EVAL_SEED and not stop()
+        frozen = isinstance(policy, Actor)  # known by the states that it is scaled to
+        task = round(float(policy.mean.mean()) / 100) if frozen else policy.task
+        seen["moments"].append((task, policy.mean if frozen else policy.policy.mean[task].clone()))
+        seen["frozen"].append(frozen)
+        value = 100.0 * task + judge.number  # of a policy of a task in a judge
         return Evaluation(np.full((2, 1), value), np.ones((2, 1), np.int64))
 
     real = OER.update
@@ -102,7 +106,7 @@ def sequence(tmp_path, monkeypatch):
 
     monkeypatch.setattr(oer, "task_data", lambda c, task, threads: data_of(task))
     monkeypatch.setattr(oer, "make_judge", make_judge)
-    monkeypatch.setattr(oer, "evaluate", evaluate)
+    monkeypatch.setattr(continual, "evaluate", evaluate)
     monkeypatch.setattr(OER, "update", update)
     remember = OER.remember
 
@@ -138,7 +142,7 @@ def test_each_task_is_learned_from_its_data_and_judged_in_its_worlds(sequence):
     want = [(j, float(min(j, t))) for t in now for j in range(3)]
     got = [(j, round(float(mean.mean()) / 100)) for j, mean in seen["moments"]]
     assert got == want
-    assert oer.matrix_of(result.path).tolist() == [[0, 101, 202]] * 3
+    assert continual.matrix_of(result.path).tolist() == [[0, 101, 202]] * 3
     assert result.evaluation.returns[:, 0].tolist() == [0, 0, 101, 101, 202, 202]
     for task, (at, obs, action) in enumerate(seen["kept"]):
         data = data_of(task).all
@@ -178,18 +182,63 @@ def test_a_run_goes_on_with_the_matrix_and_the_data_of_its_task(sequence):
     assert rows(resumed.path, "train")[-1] == rows(whole, "train")[-1]
 
 
+def test_the_models_are_fitted_to_the_tasks_own_data_before_a_selector_uses_them(
+    sequence, monkeypatch
+):
+    """Two steps of a fit for each of the three tasks, of draws of its own, on its own rows."""
+    picks, fitted = [], []
+    monkeypatch.setitem(keeping.SELECTORS, "mbes", lambda p: (picks.append(p), torch.arange(2))[1])
+    real = DynamicsEnsemble.fit_step
+
+    def fit_step(model, source, moments):
+        draws = source.generator.initial_seed()
+        loss = real(model, source, moments)
+        fitted.append((draws, len(source), moments.reward.unique().tolist(), float(loss)))
+        return loss
+
+    monkeypatch.setattr(DynamicsEnsemble, "fit_step", fit_step)
+    small = DynamicsConfig(members=2, hidden=(4,), steps=2, batch_size=8)
+    path = sequence(selector="mbes", dynamics=small).path
+    assert [f[:3] for f in fitted] == [
+        (stream_seed(0, f"fit {t}"), 20, [float(t)]) for t in range(3) for _ in range(2)
+    ]
+    assert [p.data.all.reward[0].item() for p in picks] == [0, 1, 2]
+    for t, p in enumerate(picks):
+        rows_of = torch.cat([data_of(t).all.obs, data_of(t).all.action], 1)
+        assert torch.allclose(p.model.mean_in, rows_of.mean(0), atol=1e-3)
+        seed = stream_seed(stream_seed(0, f"models {t}"), "dynamics")
+        assert p.model.generator.initial_seed() == seed and p.visited is None
+    # written at every second step of the fit, which the run's own steps do not count
+    fits = rows(path, "dynamics fit")
+    assert [(r["step"], r["run_step"]) for r in fits] == [(2, 4), (2, 8), (2, 12)]
+    assert [r["loss"] for r in fits] == [f[3] for f in fitted[1::2]]
+
+
+def test_a_finished_task_is_played_by_its_distilled_policy(sequence):
+    """Judged after steps 4, 6, 8 and 12, when 1, 1, 2 and 3 tasks are over."""
+    path = sequence(memory="distilled", distilled_hidden=(4,), distilled_steps=2).path
+    assert sequence.seen["frozen"] == [task < over for over in (1, 1, 2, 3) for task in range(3)]
+    assert [(r["step"], r["run_step"]) for r in rows(path, "distillation")] == [
+        (2, 4), (2, 8), (2, 12),
+    ]  # fmt: skip
+    # 3 x 4 + 4 + 4 + 1 weights and two moments of 3
+    assert [r["bytes"] for r in rows(path, "task")] == [4 * 27, 8 * 27, 12 * 27]
+    assert sequence.seen["kept"] == []
+
+
 def test_who_plays_a_task():
     c = oer.Config(tasks=2, memory="distilled", distilled_hidden=(4,))
     learner = OER(3, 1, 2, OERConfig(), seed=0)
-    distilled = oer.Distilled(3, 1, (4,), 2)
+    distilled = Distilled(3, 1, (4,), 2)
     distilled.mean[0], distilled.done = torch.ones(3), 1
-    first, second = (oer.policy_of(c, learner, distilled, task) for task in range(2))
+    s = Learning(learner, distilled, [], [])
+    first, second = (continual.policy_of(c, s, task) for task in range(2))
     assert isinstance(first, Actor) and first.net is distilled.nets[0] and first.mean.tolist() == [
         1, 1, 1,
     ]  # fmt: skip
     assert second.policy is learner.policy and second.task == 1
     replay = dataclasses.replace(c, memory="replay")
-    assert oer.policy_of(replay, learner, distilled, 0).policy is learner.policy
+    assert continual.policy_of(replay, s, 0).policy is learner.policy
 
 
 def test_a_tasks_data_is_of_its_member_and_made_once(tmp_path, monkeypatch):
@@ -199,12 +248,12 @@ def test_a_tasks_data_is_of_its_member_and_made_once(tmp_path, monkeypatch):
         made.append(options)
         return data_of(len(made))
 
-    monkeypatch.setattr(oer, "collect_dataset", collect_dataset)
+    monkeypatch.setattr(continual, "collect_dataset", collect_dataset)
     c = oer.Config(
         env=FAMILY, policy=("random", "zoo:cheetah-vel-medium"), transitions=20, seed=3,
         data_folder=str(tmp_path), env_options={"max_episode_steps": 9},
     )  # fmt: skip
-    first, again = oer.task_data(c, 2, 4), oer.task_data(c, 2, 4)
+    first, again = continual.task_data(c, 2, 4), continual.task_data(c, 2, 4)
     assert len(made) == 1 and torch.equal(first.rows, data_of(1).rows)
     assert torch.equal(first.sample(9).obs, again.sample(9).obs)
     assert first.generator.initial_seed() == stream_seed(3, "data 2")
@@ -221,20 +270,20 @@ def test_a_tasks_data_is_of_its_member_and_made_once(tmp_path, monkeypatch):
         dataclasses.replace(c, members="macaw0-4"),
     ]
     for other in others:
-        oer.task_data(other, 2, 4)
-    oer.task_data(c, 1, 4)
+        continual.task_data(other, 2, 4)
+    continual.task_data(c, 1, 4)
     assert len(made) == 6 == len(list(tmp_path.glob("*.json")))
     assert load_dataset(o.out).card.sha256 == first.card.sha256
 
 
 def test_a_judge_is_like_the_worlds_that_were_recorded(monkeypatch):
     made = []
-    monkeypatch.setattr(oer, "make", lambda env_id, **kwargs: made.append((env_id, kwargs)))
+    monkeypatch.setattr(continual, "make", lambda env_id, **kwargs: made.append((env_id, kwargs)))
     about = Card(
         env=FAMILY, context={"velocity": 2.0}, max_episode_steps=7,
         env_options={"show_goal": False, "legacy_obs": True},
     )  # fmt: skip
-    oer.make_judge(about, {"legacy_obs": False}, num_envs=3, threads=1)
+    continual.make_judge(about, {"legacy_obs": False}, num_envs=3, threads=1)
     env_id, kwargs = made[0]
     assert env_id == FAMILY and kwargs.pop("context").table.tolist() == [[2]]
     assert kwargs == {

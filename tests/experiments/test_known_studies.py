@@ -29,6 +29,8 @@ def a_run(out, arm, seed, values, steps=20, ends=True):
     options = RunOptions(out=str(out / arm), name=name, tensorboard=False, progress=False)
     settings = Options(steps=steps, seed=seed, run=options)
     with Run("sac", settings, label=name, steps=steps, seed=seed) as run:
+        with run.restored():
+            pass
         for value in values:
             run.tick(steps // len(values) if ends else 1)
             row = value if isinstance(value, dict) else {"return": value}
