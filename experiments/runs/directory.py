@@ -19,7 +19,7 @@ from .config import read_config, save_config, to_dict
 log = logging.getLogger("reverie")
 Stores = Mapping[str, ReplayBuffer]  # by name: buffers whose rows lie in shards of their own
 LOCK = "lock"
-MAY_CHANGE = ("steps", "run.")  # of a configuration, at a resume; but not the device
+MAY_CHANGE = ("steps.", "run.")  # of a configuration, at a resume; but not the device
 TOLD = ("python", "packages", "cpu", "threads")  # of a stamp: another one is told, not refused
 
 
@@ -200,7 +200,7 @@ def require_same(path: Path, config: Mapping[str, Any]) -> None:
         f"{name}: {before.get(name, 'not there')!r} -> {after.get(name, 'not there')!r}"
         for name in dict.fromkeys([*before, *after])
         if before.get(name) != after.get(name)
-        and (name == "run.device" or not name.startswith(MAY_CHANGE))
+        and (name == "run.device" or not f"{name}.".startswith(MAY_CHANGE))
     ]
     if changed:
         raise ValueError(

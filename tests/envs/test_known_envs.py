@@ -10,12 +10,15 @@ import pytest
 import torch
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from known import Known
 
+from reverie.envs.contexts import Contexts
 from reverie.envs.gym.foreign import ForeignEnv
 from reverie.envs.native.env import TaskEnv
 from reverie.envs.random import CounterDraws, uniforms
+from reverie.envs.shown import show_context
 from reverie.envs.task import Task
-from reverie.envs.tasks import families
+from reverie.envs.tasks import families, swingup
 
 STEP = SimpleNamespace(dt=0.05)
 
@@ -65,6 +68,70 @@ def test_goals_are_columns_behind_the_observation():
     own = {"variant": 2.0, "exclude_current_positions_from_observation": True}
     par = seen(families.walker_par_observe, own, **state)
     assert par.tolist() == [[1, 2, 3, 10, 0, 0, 1, 0, 0, 0, 0, 0]]  # velocities within +-10
+
+
+# -- swing-ups
+
+
+@pytest.mark.parametrize(
+    ("angle", "turn", "x", "value"),
+    [
+        (0.0, 0.0, 0.0, 1.0),
+        (math.pi, 0.0, 0.0, 0.0),
+        (math.pi / 3, 0.0, 0.0, 3 / 4),
+        (-math.pi / 2, 0.0, 0.0, 1 / 2),
+        (0.0, 5.0, 0.0, (1 + 0.1) / 2),  # a Gaussian that is 0.1 at 5 rad/s,
+        (0.0, -2.5, 0.0, (1 + 0.1**0.25) / 2),  # of half of which it is the fourth root
+        (0.0, 0.0, 1.0, (1 + 0.1**0.25) / 2),  # and at 2 m, which are beyond the rails
+        (0.0, 0.0, -2.0, (1 + 0.1) / 2),
+        (math.pi / 3, 5.0, 2.0, 3 / 4 * 0.55 * 0.55),
+    ],
+)
+def test_a_swing_up_pays_for_being_upright_slow_and_in_the_middle(angle, turn, x, value):
+    cart = fields(qpos=[[x, angle]], qvel=[[9.0, turn]])
+    pole = fields(qpos=[[angle]], qvel=[[turn]])
+    got, terms = swingup.reward(np, None, cart, np.zeros((1, 1)), SimpleNamespace(nq=2))
+    assert got == pytest.approx([value]) and terms["reward_upright"] is got
+    alone = value / ((1 + 0.1 ** (x**2 / 4)) / 2)  # a pole on no cart is everywhere in the middle
+    got, _ = swingup.reward(np, None, pole, np.zeros((1, 1)), SimpleNamespace(nq=1))
+    assert got == pytest.approx([alone])
+
+
+def test_what_a_swing_up_shows_and_what_it_says_of_the_state():
+    """x 0.5 at 3 m/s, 120 degrees at -10 rad/s: shown over 2 and over 5."""
+    f, p = fields(qpos=[[0.5, 2 * math.pi / 3]], qvel=[[3.0, -10.0]]), SimpleNamespace(nq=2)
+    shown = swingup.observe(np, f, p)
+    assert shown[0] == pytest.approx([0.5, -0.5, 0.75**0.5, 1.5, -2])
+    qpos, qvel = swingup.state_from_obs(np, shown, p)
+    assert qpos == pytest.approx(f.qpos) and qvel == pytest.approx(f.qvel)
+    # the reward is that of the successor: up at rest in the middle
+    top = np.array([[0.0, 1.0, 0.0, 0.0, 0.0]])
+    assert swingup.reward_from_obs(np, shown, None, top, p) == pytest.approx([1])
+
+
+# -- contexts
+
+
+def test_a_shown_context_stands_behind_both_observations_of_a_step():
+    """Speeds 4, 5.5 and 10: -1, -0.5 and 1 of their range. World 0 ends, its successor is true."""
+    contexts = Contexts(("speed", "same"), np.array([[4.0, 7.0], [5.5, 7.0], [10.0, 7.0]]))
+    columns = {"raw": contexts.table.tolist(), "normalised": [[-1, 0], [-0.5, 0], [1, 0]]}
+    for mode, shown in columns.items():
+        inner = Known([[1], [2], [2]], paid=0.0)
+        inner.contexts, inner.context_id = contexts, torch.arange(3)
+        inner.context = torch.tensor(contexts.table).float()
+        env = show_context(inner, mode)
+        assert env.obs_dim == 5 and env.reset(8).shape == (3, 5) and inner.seeds == [8]
+        r = env.step(torch.zeros(3, 1))
+        after = [[0, 0, 1], [1, 0, 1], [2, 0, 1]]  # world, episode, t
+        begun = [[0, 1, 0], *after[1:]]
+        for got, want in ((r.final_obs, after), (r.obs, begun), (env.current_obs(), begun)):
+            assert got[:, :3].tolist() == want and torch.equal(
+                got[:, 3:], torch.tensor(shown).to(got)
+            )
+        assert r.reward.tolist() == [1, 2, 3] and r.terminated.tolist() == [True, False, False]
+        assert not hasattr(env, "advance") and env.context is inner.context
+    assert show_context(inner, "hidden") is inner
 
 
 # -- actions

@@ -7,7 +7,7 @@ import pytest
 import torch
 from known import Counter, Known, rows
 
-from reverie.agents.playing import EVAL_SEED, SEED_STRIDE, Evaluation
+from reverie.agents.playing import EVAL_SEED, SEED_STRIDE, Evaluation, Stopped
 from reverie.agents.search import SearchConfig
 from reverie.agents.seeding import stream_seed
 from reverie.buffers import Card, Dataset, Layout, ReplayBuffer, Transitions
@@ -17,6 +17,7 @@ from reverie.experiments.loops.collecting import CollectOptions, play
 from reverie.experiments.loops.sources import compose, parse_data
 from reverie.experiments.runs.config import RunOptions
 from reverie.experiments.runs.run import Run
+from reverie.experiments.runs.stopping import Interrupted
 
 # -- offline
 
@@ -63,14 +64,14 @@ def judged_in(monkeypatch):
     return made
 
 
-def offline_run(tmp_path, *data, learner=Learner, **more):
+def offline_run(tmp_path, *data, learner=Learner, resume=False, **more):
     run = RunOptions(
         out=str(tmp_path), threads=1, log_every=2, eval_every=4, eval_episodes=2,
         tensorboard=False, progress=False, name="run",
     )  # fmt: skip
     parts = tuple(f"dataset:{path}" for path in data)
     config = bc.Config(data=parts, steps=4, batch_size=30, run=run, **more)
-    return offline.run_offline("known", learner, config, False), Learner.last
+    return offline.run_offline("known", learner, config, resume), Learner.last
 
 
 def test_an_offline_learner_sees_both_observations_as_z_scores_of_the_first_data(
@@ -133,6 +134,27 @@ def test_an_offline_run_is_judged_in_the_datas_own_worlds_for_a_score(tmp_path, 
         assert "score" not in rows(result.path, "eval")[-1], name
     assert judged_in[-2][2]["cost"] == 0.1 and judged_in[-1][0] == "known/F-v0"
     assert judged_in[-3][2]["context"].table.tolist() == [[3]]
+
+
+def test_an_offline_run_goes_on_with_the_evaluation_in_which_it_was_stopped(
+    tmp_path, judged_in, monkeypatch
+):
+    """Stopped while it is judged at 4 of 4: judged again, without another update."""
+    a_dataset(tmp_path / "a", 5)
+
+    def stopped(*args, **kwargs):
+        raise Stopped("in the middle")
+
+    with monkeypatch.context() as m, pytest.raises(Interrupted):
+        m.setattr(offline, "evaluate", stopped)
+        offline_run(tmp_path, tmp_path / "a")
+    path = tmp_path / "run"
+    assert len(Learner.last.batches) == 4 and rows(path, "eval") == []
+    assert [r["step"] for r in rows(path, "train")] == [2]  # 4's comes after its evaluation
+    _, agent = offline_run(tmp_path, tmp_path / "a", resume=True)
+    assert agent.batches == [] and agent.updates == 4
+    assert [r["updates"] for r in rows(path, "train")] == [2, 4]
+    assert [(r["step"], r["return"]) for r in rows(path, "eval")] == [(4, 4)]
 
 
 def test_each_part_of_the_data_has_its_own_share():
@@ -258,7 +280,10 @@ class Fixed:
         return torch.tensor([float(len(self.told))])
 
     def state_dict(self):
-        return {}
+        return {"told": list(self.told)}
+
+    def load_state_dict(self, state):
+        self.told = list(state["told"])
 
 
 def test_a_search_is_told_each_candidates_mean_and_every_generation_has_its_starts(
@@ -299,6 +324,44 @@ def test_a_search_is_told_each_candidates_mean_and_every_generation_has_its_star
     assert len(scored) == 1 and (joints, best, links) == (3, [3], 6)
     assert swim.args == ("reverie/Swim-v0",)
     assert swim.keywords == {"time_feature": True, "threads": 1}
+
+
+def test_a_search_goes_on_with_the_evaluation_in_which_it_was_stopped(tmp_path, monkeypatch):
+    """Two generations of 4; stopped while it is judged after the first."""
+    stops, seeds = [True], []
+
+    def population_returns(env, controller, candidates, seed):
+        seeds.append(seed)
+        return torch.tensor([[1.0], [2.0], [6.0]])
+
+    def judge(policy, env, *, seed, stop=None):
+        if stop is not None and stops.pop():
+            raise Stopped("in the middle")
+        return Evaluation(np.array([[float(policy.parameters)]]), np.ones((1, 1)))
+
+    monkeypatch.setattr(ncap, "population_returns", population_returns)
+    monkeypatch.setattr(ncap, "evaluate", judge)
+    run = RunOptions(out=str(tmp_path), name="r", threads=1, log_every=12, eval_every=12,
+                     tensorboard=False, progress=False)  # fmt: skip
+    c = ncap.Config(steps=24, episodes=1, episode_steps=4, run=run)
+    env = SimpleNamespace(num_envs=3, notes={})
+    controller = SimpleNamespace(bind=lambda parameters: parameters)
+
+    def go(search, resume):
+        with Run("ncap", c, label="x", steps=24, seed=0, resume=resume) as run:
+            ncap.train(run, c, controller, search, env, "judge")
+        return run.path
+
+    with pytest.raises(Interrupted):
+        go(Fixed(), False)
+    assert seeds == [0] and rows(tmp_path / "r", "train") == []
+    stops, search = [False, False], Fixed()
+    path = go(search, True)
+    assert seeds == [0, 1] and len(search.told) == 2
+    evals = [(r["step"], r["return"]) for r in rows(path, "eval")]
+    assert evals == [(0, 0), (12, 1), (24, 2)]  # each of the search as it was then
+    logged = [(r["step"], r["return"], r["best_return"]) for r in rows(path, "train")]
+    assert logged == [(12, 3, 6), (24, 3, 6)]  # the first of returns that were saved
 
 
 def test_candidates_share_the_starts_of_a_generation(tmp_path, monkeypatch):

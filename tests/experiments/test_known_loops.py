@@ -14,6 +14,8 @@ from reverie.agents.playing import EVAL_SEED, SEED_STRIDE, collect
 from reverie.buffers import Layout, ReplayBuffer, Transitions
 from reverie.experiments import load_run
 from reverie.experiments.loops import offpolicy
+from reverie.experiments.runs import stopping
+from reverie.experiments.runs.stopping import Interrupted
 
 # -- evaluation
 
@@ -166,6 +168,72 @@ def test_a_resumed_run_goes_on_with_its_memory_or_says_that_it_restarts(restores
         assert final["return"] == 6 and final["length"] == 3  # world 0's, from the restart on
 
 
+def test_updates_that_are_owed_are_owed_after_a_resume_too(tmp_path):
+    """A quarter of an update for each transition, half a one for a step of two worlds.
+
+    One at 4, 8 and 12; the half that is owed at 6, where the run is cut, is a part of that at 8.
+    """
+    at = []
+
+    class Told(Counter):
+        def update(self, batch, **more):
+            at.append(env.stepped * 2)
+            return super().update(batch)
+
+    for steps in (6, 12):
+        env = Known([[3], [7]])
+        config = options(tmp_path, steps=steps, utd=0.25, save=6)
+        agent, _, path, _ = off_policy(config, env, agent=Told(), resume=steps > 6)
+    assert at == [4, 8, 12] and agent.updates == 3
+    assert rows(path, "train")[-1]["updates"] == 3
+
+
+class Asks(Known):
+    """A judge in which, at its first step, somebody asks the run to stop."""
+
+    def __init__(self, lengths, ask):
+        super().__init__(lengths)
+        self.ask = ask
+
+    def step(self, action):
+        self.ask(stopping, "stop_asked", self.stepped == 0)
+        return super().step(action)
+
+
+def test_an_off_policy_run_goes_on_with_the_evaluation_in_which_it_was_stopped(
+    tmp_path, monkeypatch
+):
+    """Stopped while it is judged at 8: that step's row and evaluation come once, and first."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    off_policy(options(whole, log=8, judge=8), Known([[2], [3]]))
+    config = options(cut, log=8, judge=8)
+    with pytest.raises(Interrupted):
+        off_policy(config, Known([[2], [3]]), Asks([[2], [2]], monkeypatch.setattr))
+    assert (cut / "run" / "metrics.jsonl").read_text() == ""
+    monkeypatch.setattr(stopping, "stop_asked", False)
+    env, judge = Known([[2], [3]]), Known([[2], [2]])
+    off_policy(config, env, judge, resume=True)
+    assert [len(judge.seeds), env.stepped, len(env.actions)] == [3, 12, 8]
+    texts = [(path / "run" / "metrics.jsonl").read_text() for path in (whole, cut)]
+    assert texts[0] == texts[1] and len(texts[0].splitlines()) == 6
+
+
+def test_a_dump_shows_every_eighth_step_of_the_physics_and_the_last(tmp_path):
+    """Two worlds, 150 steps: of 8, 16, ..., 144 the last 16, and where it stands."""
+    env = Known([[3], [7]])
+    env.physics = SimpleNamespace(get_state=lambda: env.stepped)
+    buffer = ReplayBuffer(Layout(3, 1), 400, 2)
+    s = offpolicy.Session(Counter(), env, Known([[2]]), buffer, buffer, 0)
+    config = options(tmp_path, steps=1000)
+    with a_run(config) as run:
+        for _ in offpolicy.steps(run, s, config):
+            if env.stepped == 20:
+                assert list(s.trail) == [8, 16] and s.dumped()["trail"] == [8, 16, 20]
+            if env.stepped == 150:
+                break
+    assert list(s.trail) == list(range(24, 145, 8)) and len(s.trail) == 16
+
+
 # -- on-policy
 
 
@@ -187,6 +255,31 @@ def test_ppos_rows_are_of_the_episodes_in_its_rollouts(tmp_path):
     assert judged.returns.tolist() == [[2], [8]] and judge.seeds == [EVAL_SEED]
     assert s.policy.statistics is s.normal.obs_rms and s.policy.policy is s.model.policy
     assert rows(run.path, "eval")[-1]["return"] == 5
+
+
+def test_ppo_goes_on_with_the_evaluation_in_which_it_was_stopped(tmp_path, monkeypatch):
+    """Stopped while it is judged after the first of two rollouts of 12 transitions."""
+    from reverie.agents.sb3 import PPOConfig
+    from reverie.experiments.loops import onpolicy
+
+    agent, rollouts = PPOConfig(n_steps=6, batch_size=4, n_epochs=1, hidden=(4,)), []
+
+    def go(judge, resume=False):
+        s = onpolicy.PPOSession(Known([[2], [3]], paid=0.0), agent, 0)
+        real = s.model.collect_rollouts
+        s.model.collect_rollouts = lambda *a, **k: (rollouts.append(run.step), real(*a, **k))[1]
+        with a_run(options(tmp_path, log=12, judge=12), resume) as run:
+            onpolicy.train(run, s, judge, options(tmp_path))
+        return run.path
+
+    with pytest.raises(Interrupted):
+        go(Asks([[2], [4]], monkeypatch.setattr))
+    monkeypatch.setattr(stopping, "stop_asked", False)
+    path = go(Known([[2], [4]], paid=0.0), resume=True)
+    assert rollouts == [0, 12]
+    logged = [(r["step"], r["return"], r["length"]) for r in rows(path, "train")]
+    assert logged == [(12, 3.6, 2.4), (24, 3.6, 2.4)]
+    assert [(r["step"], r["return"]) for r in rows(path, "eval")] == [(12, 5), (24, 5)]
 
 
 def test_a_policy_of_sb3_sees_what_vecnormalize_shows():

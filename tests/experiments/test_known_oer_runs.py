@@ -12,7 +12,7 @@ from reverie.agents.dynamics import DynamicsConfig, DynamicsEnsemble
 from reverie.agents.oer import keeping
 from reverie.agents.oer.distilled import Actor, Distilled
 from reverie.agents.oer.learner import OER, OERConfig
-from reverie.agents.playing import EVAL_SEED, Evaluation
+from reverie.agents.playing import EVAL_SEED, Evaluation, Stopped
 from reverie.agents.seeding import stream_seed
 from reverie.buffers import Card, Dataset, Transitions, load_dataset
 from reverie.envs.families import members
@@ -20,6 +20,7 @@ from reverie.experiments import oer
 from reverie.experiments.loops import continual
 from reverie.experiments.loops.continual import Learning, report
 from reverie.experiments.runs.config import RunOptions
+from reverie.experiments.runs.stopping import Interrupted
 
 FAMILY = "reverie/CheetahVel-v0"
 
@@ -224,6 +225,27 @@ def test_a_finished_task_is_played_by_its_distilled_policy(sequence):
     # 3 x 4 + 4 + 4 + 1 weights and two moments of 3
     assert [r["bytes"] for r in rows(path, "task")] == [4 * 27, 8 * 27, 12 * 27]
     assert sequence.seen["kept"] == []
+
+
+@pytest.mark.parametrize("at", [4, 6])
+def test_a_sequence_goes_on_with_the_evaluation_in_which_it_was_stopped(at, sequence, monkeypatch):
+    """Stopped in the evaluation at the end of the first task, or in the next task's middle."""
+    whole = sequence(name="whole").path
+    before, real, calls = len(sequence.seen["batches"]), continual.judge_all, []
+
+    def stopped(c, s, stop):
+        calls.append(s.learner.task)
+        if len(calls) == (1 if at == 4 else 2):
+            raise Stopped("in the middle")
+        return real(c, s, stop)
+
+    with monkeypatch.context() as m, pytest.raises(Interrupted):
+        m.setattr(oer, "judge_all", stopped)
+        sequence(name="cut")
+    cut = sequence(name="cut", resume=True).path
+    assert len(sequence.seen["batches"]) - before == 12  # each once
+    assert (cut / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
+    assert [task for task, _, _ in sequence.seen["kept"]] == [0, 1, 2] * 2
 
 
 def test_who_plays_a_task():
