@@ -63,6 +63,11 @@ def reset_where(ended: Tensor, state: State, initial: State) -> State:
     )
 
 
+def no_memory(policy: object, n: int) -> State:
+    """Return (): the `initial_state` of a policy without memory."""
+    return ()
+
+
 def within(config: Any, **bounds: tuple[float, float]) -> None:
     """Raise ValueError unless each named setting lies within its bounds, ends included."""
     for name, (low, high) in bounds.items():
@@ -79,9 +84,7 @@ class RandomPolicy:
         self.act_dim, self.discrete = act_dim, discrete
         self.generator = torch.Generator().manual_seed(seed)
 
-    def initial_state(self, n: int) -> State:
-        """Return (): no memory."""
-        return ()
+    initial_state = no_memory
 
     def act(self, obs: Tensor, state: State, *, explore: bool) -> tuple[Tensor, State]:
         """Return actions [N, A], whatever the observation."""

@@ -19,6 +19,16 @@ def td3_bc_loss(q: Tensor, action: Tensor, data: Tensor, alpha: float) -> Tensor
     return -alpha * q.mean() / q.detach().abs().mean() + cloning_loss(action, data)
 
 
+def advantage_weights(advantage: Tensor, temperature: float) -> Tensor:
+    """Return exp(beta A), at most 100 as in the authors' code (IQL, eq. 7)."""
+    return (temperature * advantage).exp().clamp(max=100.0)
+
+
+def weighted_cloning_loss(action: Tensor, data: Tensor, weight: Tensor) -> Tensor:
+    """Return the mean of weight [B] times the squared distance of actions [B, A] (IQL, eq. 7)."""
+    return (weight * (action - data).square().sum(-1)).mean()
+
+
 def next_action_gap(next_action: Tensor, batch: Transitions) -> Tensor:
     """Return |a' - a'_data|^2 [B] (ReBRAC, eq. 4); 0 where the recording was cut."""
     data = batch.extra["next_action"].view_as(next_action)

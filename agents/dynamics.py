@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from ..buffers import Source, Transitions
 from ..buffers.transitions import NEXT_KNOWN
-from .networks import EnsembleLinear, flatten, initialise, step
+from .networks import EnsembleLinear, initialise, step
 from .seeding import generator
+from .training import adam, flatten
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class DynamicsEnsemble(nn.Module):
         return loss.detach()
 
     def _make_optimizer(self) -> torch.optim.Adam:
-        return torch.optim.Adam([flatten(self)], lr=self.config.lr, fused=True)
+        return adam(flatten(self), self.config.lr)
 
     def _scale(self, data: Transitions) -> None:
         if (known := data.extra.get(NEXT_KNOWN)) is not None:

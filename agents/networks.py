@@ -1,7 +1,7 @@
 """Actors and batched critic ensembles."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import cast
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .norms import NORMS, EnsembleNorm
+
 Masks = tuple[Tensor, ...]  # dropout masks, one for each hidden layer
-NORMS = ("none", "layer", "batch")
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0  # Haarnoja et al. 2018, authors' code
 
 
@@ -102,36 +103,6 @@ class EnsembleHead(nn.Module):
         return (x.float() * self.weight).sum(-1) + self.bias
 
 
-class EnsembleNorm(nn.Module):
-    """Layer norm, or batch norm with running statistics, of E members' features."""
-
-    mean: Tensor
-    var: Tensor
-
-    def __init__(self, kind: str, members: int, features: int, momentum: float = 0.01) -> None:
-        super().__init__()
-        self.kind, self.momentum = kind, momentum
-        self.scale = nn.Parameter(torch.ones(members, 1, features))
-        self.shift = nn.Parameter(torch.zeros(members, 1, features))
-        if kind == "batch":
-            self.register_buffer("mean", torch.zeros(members, 1, features))
-            self.register_buffer("var", torch.ones(members, 1, features))
-
-    def forward(self, x: Tensor, learn: bool) -> Tensor:
-        """Normalise [E, B, H]; with batch norm, `learn` uses and keeps the batch's statistics."""
-        if self.kind == "layer":
-            return torch.addcmul(self.shift, F.layer_norm(x, x.shape[-1:]), self.scale)
-        x = x.float()  # statistics in full precision: autocast may be on
-        if learn:
-            var, mean = torch.var_mean(x, dim=1, keepdim=True, correction=0)
-            with torch.no_grad():
-                self.mean.lerp_(mean, self.momentum)
-                self.var.lerp_(var, self.momentum)
-        else:
-            var, mean = self.var, self.mean
-        return torch.addcmul(self.shift, (x - mean) * torch.rsqrt(var + 1e-5), self.scale)
-
-
 class Critic(nn.Module):
     """E action-value functions, evaluated together.
 
@@ -207,23 +178,6 @@ class Critic(nn.Module):
         )
 
 
-def flatten(module: nn.Module) -> nn.Parameter:
-    """Lay a module's parameters, and their gradients, into one vector and return it.
-
-    The module's parameters become views of it, so that an optimiser step or a polyak step is one
-    operation on one tensor instead of a Python loop over all of them.
-    """
-    parameters = list(module.parameters())
-    flat = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in parameters]))
-    flat.grad = torch.zeros_like(flat)
-    at = 0
-    for p in parameters:
-        p.data = flat.data[at : at + p.numel()].view_as(p)
-        p.grad = flat.grad[at : at + p.numel()].view_as(p)
-        at += p.numel()
-    return flat
-
-
 def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     """Take one optimiser step down the loss; gradients keep their memory (see `flatten`)."""
     optimizer.zero_grad(set_to_none=False)
@@ -241,9 +195,3 @@ def frozen(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
     finally:
         for p in parameters:
             p.requires_grad_(True)
-
-
-def actor_widths(weights: Mapping[str, Tensor]) -> tuple[int, int]:
-    """Return the inputs and outputs of an MLP, from its state_dict."""
-    matrices = [w for name, w in weights.items() if name.endswith("weight")]
-    return matrices[0].shape[1], matrices[-1].shape[0]

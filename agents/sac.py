@@ -12,8 +12,9 @@ from torch import Tensor
 from ..buffers import Transitions
 from . import losses
 from .api import Metrics, State, within
-from .networks import Critic, GaussianActor, Masks, flatten, frozen, initialise, step
+from .networks import Critic, GaussianActor, Masks, frozen, initialise, step
 from .seeding import generator
+from .training import flatten
 
 
 @dataclass(frozen=True)

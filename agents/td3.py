@@ -1,6 +1,5 @@
 """Twin delayed deep deterministic policy gradient."""
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -10,9 +9,10 @@ from torch import Tensor, nn
 
 from ..buffers import Transitions
 from . import cloning, losses
-from .api import Metrics, State, within
-from .networks import Critic, DeterministicActor, flatten, frozen, initialise, step
+from .api import Metrics, State, no_memory, within
+from .networks import Critic, DeterministicActor, frozen, step
 from .seeding import generator
+from .training import lagging, pack, trained, unpack
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,9 @@ class TD3:
     """TD3 (Fujimoto et al. 2018, algorithm 1); an `Agent`."""
 
     columns: tuple[str, ...] = ()  # extra replay columns that `update` reads
+    saved = ("actor", "critic", "target_actor", "target_critic", "actor_optimizer",
+        "critic_optimizer", "updates", "actor_loss", "generator", "acting")  # fmt: skip
+    initial_state = no_memory
 
     def __init__(
         self,
@@ -77,38 +80,27 @@ class TD3:
         if c.critic_norm == "batch":
             raise ValueError("critic_norm='batch' needs CrossQ's joint update, which SAC has")
         self.obs_dim, self.act_dim, self.device = obs_dim, act_dim, torch.device(device)
-        self.generator = generator(seed, "updates", self.device)
-        self.acting = generator(seed, "acting", self.device)
+        self.generator, self.acting = (generator(seed, s, device) for s in ("updates", "acting"))
         weights = generator(seed, "weights")
         with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator
             own = DeterministicActor(obs_dim, act_dim, c.hidden) if actor is None else actor
         self.actor: nn.Module = own
         self.critic = Critic(obs_dim, act_dim, c.hidden, c.critics, c.critic_norm)
-        if actor is None:
-            initialise(self.actor, weights)
-        initialise(self.critic, weights)
-        self.actor.to(self.device)
-        self.critic.to(self.device)
-        self.target_actor, self.target_critic = (
-            copy.deepcopy(self.actor),
-            copy.deepcopy(self.critic),
-        )
-        self._actor_flat, self._critic_flat = flatten(self.actor), flatten(self.critic)
-        self._targets: list[Tensor] = [flatten(self.target_actor), flatten(self.target_critic)]
+        first = weights if actor is None else None
+        self._actor_flat, self.actor_optimizer = trained(self.actor, c.lr, first, device)
+        self._critic_flat, self.critic_optimizer = trained(self.critic, c.lr, weights, device)
         self._critic_parameters = list(self.critic.parameters())
-        self.actor_optimizer = torch.optim.Adam([self._actor_flat], lr=c.lr, fused=True)
-        self.critic_optimizer = torch.optim.Adam([self._critic_flat], lr=c.lr, fused=True)
+        self.target_actor, actor_flat = lagging(self.actor)
+        self.target_critic, critic_flat = lagging(self.critic)
+        self._targets: list[Tensor] = [actor_flat, critic_flat]
+        self._online = [self._actor_flat.detach(), self._critic_flat.detach()]
         self.updates = 0
-        self.bfloat16 = bfloat16
-        self._actor_loss = torch.zeros((), device=self.device)
+        self.actor_loss = torch.zeros((), device=self.device)  # of its last step
         self.regulariser: Callable[[], Tensor] | None = None  # added to the actor's loss
+        self._autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16)
         wrap: Any = torch.compile if compile else lambda f: f
-        self._critic_objective = wrap(self._critic_objective_eager)
-        self._actor_objective = wrap(self._actor_objective_eager)
-
-    def initial_state(self, n: int) -> State:
-        """Return (): no memory."""
-        return ()
+        self._critic_objective = wrap(self._value_loss)
+        self._actor_objective = wrap(self._policy_loss)
 
     @torch.no_grad()
     def act(self, obs: Tensor, state: State, *, explore: bool) -> tuple[Tensor, State]:
@@ -130,27 +122,22 @@ class TD3:
 
     def _update(self, batch: Transitions, noise: Noise) -> Metrics:
         self.updates += 1
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+        with self._autocast:
             critic_loss, q = self._critic_objective(batch, noise)
         step(self.critic_optimizer, critic_loss)
         if self.updates % self.config.policy_delay == 0:
-            with (
-                torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16),
-                frozen(self._critic_parameters),
-            ):
+            with self._autocast, frozen(self._critic_parameters):
                 actor_loss = self._actor_objective(batch)
                 step(self.actor_optimizer, actor_loss)
-            self._actor_loss = actor_loss.detach()
-            with torch.no_grad():
-                online: list[Tensor] = [self._actor_flat, self._critic_flat]
-                torch._foreach_lerp_(self._targets, online, self.config.tau)
+            self.actor_loss = actor_loss.detach()
+            torch._foreach_lerp_(self._targets, self._online, self.config.tau)
         return {
             "critic_loss": critic_loss.detach(),
-            "actor_loss": self._actor_loss,
+            "actor_loss": self.actor_loss,
             "q": q.detach().mean(),
         }
 
-    def _critic_objective_eager(self, batch: Transitions, noise: Noise) -> tuple[Tensor, Tensor]:
+    def _value_loss(self, batch: Transitions, noise: Noise) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             next_action = losses.smoothed_action(
                 self.target_actor(batch.next_obs), noise.target, self.config.target_clip
@@ -163,7 +150,7 @@ class TD3:
         q = self.critic(batch.obs, batch.action)
         return losses.critic_loss(q, target), q
 
-    def _actor_objective_eager(self, batch: Transitions) -> Tensor:
+    def _policy_loss(self, batch: Transitions) -> Tensor:
         action = self.actor(batch.obs)
         if self.config.critic_bc:  # as ReBRAC's authors; TD3 and TD3+BC take the first critic
             q = self.critic(batch.obs, action).min(0).values
@@ -177,27 +164,8 @@ class TD3:
 
     def state_dict(self) -> dict[str, Any]:
         """Networks, targets, optimisers, the delay's counter and both generators."""
-        return {
-            "actor": self.actor.state_dict(),
-            "critic": self.critic.state_dict(),
-            "target_actor": self.target_actor.state_dict(),
-            "target_critic": self.target_critic.state_dict(),
-            "actor_optimizer": self.actor_optimizer.state_dict(),
-            "critic_optimizer": self.critic_optimizer.state_dict(),
-            "updates": self.updates,
-            "actor_loss": self._actor_loss.clone(),
-            "generator": self.generator.get_state(),
-            "acting": self.acting.get_state(),
-        }
+        return pack(self, self.saved)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`."""
-        for name in ("actor", "critic", "target_actor", "target_critic"):
-            getattr(self, name).load_state_dict(state[name])
-        for name in ("actor_optimizer", "critic_optimizer"):
-            # Optimizers keep the tensors they are given.
-            getattr(self, name).load_state_dict(copy.deepcopy(state[name]))
-        self.updates = int(state["updates"])
-        self._actor_loss = state["actor_loss"].to(self.device)
-        self.generator.set_state(state["generator"])
-        self.acting.set_state(state["acting"])
+        unpack(self, self.saved, state)

@@ -29,8 +29,9 @@ FLOORS = {
         ("make", "check", "__init__"),
     ],
     "agents": [
+        ("norms",),
         ("api", "seeding", "losses", "cloning", "networks", "actors", "controllers", "acting"),
-        ("playing", "search"),
+        ("playing", "search", "training"),
         ("sac", "td3", "sb3", "dynamics", "candidates"),
         ("offline", "ncap", "oer"),
         ("__init__",),

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ...buffers import Dataset
-from ..networks import DeterministicActor, flatten, initialise, step
+from ..networks import DeterministicActor, initialise, step
 from ..seeding import generator
+from ..training import adam, flatten, trained
 
 
 class Distilled:
@@ -30,8 +31,7 @@ class Distilled:
         """Start the policy of a task: its scale, weights, optimiser and draws."""
         net = self.nets[task]
         self.mean[task], self.std[task] = data.moments()
-        initialise(net, generator(seed, f"distilled {task}"))
-        self.optimizer = torch.optim.Adam([flatten(net)], lr=1e-3, fused=True)
+        _, self.optimizer = trained(net, 1e-3, generator(seed, f"distilled {task}"))
         self.draws = generator(seed, f"distilled draws {task}")
 
     def clone_step(self, task: int, data: Dataset, act: Callable[[Tensor], Tensor]) -> Tensor:
@@ -68,7 +68,7 @@ class Distilled:
             net.load_state_dict(kept)
         self.mean, self.std, self.done = state["mean"], state["std"], int(state["done"])
         if state["now"] is not None:
-            self.optimizer = torch.optim.Adam([flatten(self.nets[self.done])], lr=1e-3, fused=True)
+            self.optimizer = adam(flatten(self.nets[self.done]), 1e-3)
             self.optimizer.load_state_dict(copy.deepcopy(state["now"]["optimizer"]))
             self.draws = torch.Generator()
             self.draws.set_state(state["now"]["draws"])

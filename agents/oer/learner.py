@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ...buffers import Transitions
 from ..api import Metrics, within
-from ..networks import DeterministicActor, flatten, step
+from ..networks import DeterministicActor, step
 from ..seeding import generator, stream_seed
 from ..td3 import TD3, TD3Config
+from ..training import trained
 from .penalties import EWC, SI, project
 from .policy import ContinualPolicy, Head
 
@@ -90,8 +91,7 @@ class OER:
         self.memory = Memory(seed)
         self.task = -1
         self.td3: TD3 | None = None
-        self._flat = flatten(self.policy)
-        self.optimizer = torch.optim.Adam([self._flat], lr=c.lr, fused=True)
+        self._flat, self.optimizer = trained(self.policy, c.lr)
         shared = [p for n, p in self.policy.named_parameters() if n.startswith("trunk")]
         kinds: dict[str, Any] = {"ewc": EWC, "si": SI}
         kind = kinds.get(c.penalty)

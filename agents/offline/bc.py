@@ -1,6 +1,5 @@
 """Behaviour cloning: do what the data did."""
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +9,10 @@ from torch import Tensor
 
 from ...buffers import Transitions
 from .. import cloning
-from ..api import Metrics, State, within
-from ..networks import DeterministicActor, flatten, initialise, step
+from ..api import Metrics, State, no_memory, within
+from ..networks import DeterministicActor, step
 from ..seeding import generator
+from ..training import pack, trained, unpack
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class BC:
     """Regress the data's actions by a deterministic actor; an `Agent`."""
 
     columns: tuple[str, ...] = ()
+    saved = ("actor", "optimizer")
+    initial_state = no_memory
 
     def __init__(
         self,
@@ -44,13 +46,7 @@ class BC:
         self.device = torch.device(device)
         with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator
             self.actor = DeterministicActor(obs_dim, act_dim, c.hidden)
-        initialise(self.actor, generator(seed, "weights"))
-        self.actor.to(self.device)
-        self.optimizer = torch.optim.Adam([flatten(self.actor)], lr=c.lr, fused=True)
-
-    def initial_state(self, n: int) -> State:
-        """Return (): no memory."""
-        return ()
+        _, self.optimizer = trained(self.actor, c.lr, generator(seed, "weights"), device)
 
     @torch.no_grad()
     def act(self, obs: Tensor, state: State, *, explore: bool) -> tuple[Tensor, State]:
@@ -65,9 +61,8 @@ class BC:
 
     def state_dict(self) -> dict[str, Any]:
         """Network and optimiser."""
-        return {"actor": self.actor.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return pack(self, self.saved)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`."""
-        self.actor.load_state_dict(state["actor"])
-        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # it keeps its tensors
+        unpack(self, self.saved, state)

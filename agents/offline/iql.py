@@ -1,6 +1,5 @@
 """Implicit Q-learning: values of the data's own actions, and cloning weighted by advantage."""
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,18 +9,16 @@ from torch import Tensor, nn
 
 from ...buffers import Transitions
 from .. import losses
-from ..api import Metrics, State, within
-from ..networks import Critic, DeterministicActor, flatten, initialise, mlp, step
+from ..api import Metrics, State, no_memory, within
+from ..cloning import advantage_weights, weighted_cloning_loss
+from ..networks import Critic, DeterministicActor, mlp, step
 from ..seeding import generator
+from ..training import lagging, pack, trained, unpack
 
 
 @dataclass(frozen=True)
 class IQLConfig:
-    """Settings of the learner; the defaults are those of Kostrikov et al. (2021) for MuJoCo.
-
-    Their loader also scales rewards by 1000 / (best - worst return of an episode); ours does not,
-    so `temperature` is per unit of reward.
-    """
+    """Settings of the learner; the defaults are those of Kostrikov et al. (2021) for MuJoCo."""
 
     gamma: float = 0.99
     """discount of future rewards per environment step"""
@@ -34,7 +31,8 @@ class IQLConfig:
     expectile: float = 0.7
     """tau of the value's expectile; above 0.5 it leans to the better actions"""
     temperature: float = 3.0
-    """beta of the weights exp(beta A) of cloning"""
+    """beta of the weights exp(beta A) of cloning, per unit of reward: the authors' loader scales
+    rewards by 1000 / (best - worst return of an episode), ours does not"""
     critic_norm: str = "none"
     """none or layer"""
 
@@ -43,11 +41,6 @@ def expectile_loss(advantage: Tensor, expectile: float) -> Tensor:
     """Return mean |tau - 1(u < 0)| u^2, u = Q - V (IQL, Kostrikov 2021, arXiv:2110.06169 eq. 5)."""
     weight = torch.where(advantage < 0, 1 - expectile, expectile)
     return (weight * advantage.square()).mean()
-
-
-def advantage_weights(advantage: Tensor, temperature: float) -> Tensor:
-    """Return exp(beta A), at most 100 as in the authors' code (IQL, eq. 7)."""
-    return (temperature * advantage).exp().clamp(max=100.0)
 
 
 class Value(nn.Module):
@@ -59,18 +52,18 @@ class Value(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Return values [B]."""
-        value: Tensor = self.net(obs)[..., 0]
-        return value
+        return torch.squeeze(self.net(obs), -1)
 
 
 class IQL:
     """IQL (Kostrikov et al. 2021, algorithm 1); an `Agent`.
 
-    The policy is deterministic and cloned by weighted squared error: the authors' Gaussian of
-    unit scale, whose log density that is.
+    Its policy is deterministic: the weighted squared error is the log density of a unit Gaussian.
     """
 
     columns: tuple[str, ...] = ()
+    saved = ("actor", "critic", "value", "target_critic", "optimizers")
+    initial_state = no_memory
 
     def __init__(
         self,
@@ -91,21 +84,11 @@ class IQL:
             self.value = Value(obs_dim, c.hidden)
         self.critic = Critic(obs_dim, act_dim, c.hidden, 2, c.critic_norm)
         weights = generator(seed, "weights")
-        self.optimizers: dict[str, torch.optim.Adam] = {}
-        flats = {}
-        for name in ("actor", "critic", "value"):
-            network: nn.Module = getattr(self, name)
-            initialise(network, weights)
-            network.to(self.device)
-        self.target_critic = copy.deepcopy(self.critic)
-        for name in ("actor", "critic", "value"):
-            flats[name] = flatten(getattr(self, name))
-            self.optimizers[name] = torch.optim.Adam([flats[name]], lr=c.lr, fused=True)
-        self._critic_flat, self._target_flat = flats["critic"], flatten(self.target_critic)
-
-    def initial_state(self, n: int) -> State:
-        """Return (): no memory."""
-        return ()
+        networks = {"actor": self.actor, "critic": self.critic, "value": self.value}
+        parts = {k: trained(network, c.lr, weights, device) for k, network in networks.items()}
+        self.optimizers = {k: optimizer for k, (_, optimizer) in parts.items()}
+        self.target_critic, self._target_flat = lagging(self.critic)
+        self._critic_flat = parts["critic"][0].detach()
 
     @torch.no_grad()
     def act(self, obs: Tensor, state: State, *, explore: bool) -> tuple[Tensor, State]:
@@ -120,20 +103,16 @@ class IQL:
         advantage = best - self.value(batch.obs)
         value_loss = expectile_loss(advantage, c.expectile)
         step(self.optimizers["value"], value_loss)
-
         with torch.no_grad():
             next_value = self.value(batch.next_obs)
             target = losses.td_target(batch.reward, next_value, batch.terminated, c.gamma)
         q = self.critic(batch.obs, batch.action)
         critic_loss = losses.critic_loss(q, target)
         step(self.optimizers["critic"], critic_loss)
-
         weight = advantage_weights(advantage.detach(), c.temperature)
-        gap = (self.actor(batch.obs) - batch.action).square().sum(-1)
-        actor_loss = (weight * gap).mean()
+        actor_loss = weighted_cloning_loss(self.actor(batch.obs), batch.action, weight)
         step(self.optimizers["actor"], actor_loss)
-        with torch.no_grad():
-            self._target_flat.lerp_(self._critic_flat, c.tau)
+        self._target_flat.lerp_(self._critic_flat, c.tau)
         return {
             "critic_loss": critic_loss.detach(),
             "value_loss": value_loss.detach(),
@@ -143,13 +122,8 @@ class IQL:
 
     def state_dict(self) -> dict[str, Any]:
         """Networks, target and optimisers."""
-        names = ("actor", "critic", "value", "target_critic")
-        networks = {name: getattr(self, name).state_dict() for name in names}
-        return {**networks, "optimizers": {k: o.state_dict() for k, o in self.optimizers.items()}}
+        return pack(self, self.saved)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`."""
-        for name in ("actor", "critic", "value", "target_critic"):
-            getattr(self, name).load_state_dict(state[name])
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(copy.deepcopy(state["optimizers"][name]))
+        unpack(self, self.saved, state)

@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 from reverie.agents import SAC, TD3, Agent, Policy, RandomPolicy, SACConfig, TD3Config, reset_where
 from reverie.agents.ncap import Circuit, CircuitConfig
 from reverie.agents.ncap.actors import CircuitActor
-from reverie.agents.networks import EnsembleNorm
+from reverie.agents.norms import EnsembleNorm
 from reverie.buffers import Transitions
 from reverie.experiments.runs.codec import decode, encode
 

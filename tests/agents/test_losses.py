@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import tensor
 
-from reverie.agents import losses
+from reverie.agents import cloning, losses
 from reverie.buffers import Layout
 
 
@@ -73,3 +73,10 @@ def test_smoothed_action_clips_the_noise_and_then_the_action():
     noise = tensor([[0.3, -0.3], [-0.9, 0.1], [0.2, 0.9]])
     expected = [[1.0, -1.0], [-0.25, 0.3], [0.7, -0.75]]
     close(losses.smoothed_action(action, noise, 0.25), expected)
+
+
+def test_weighted_cloning_weighs_each_rows_squared_distance():
+    action = tensor([[1.0, 2.0], [0.0, -1.0]])
+    data = tensor([[0.0, 0.0], [2.0, -1.0]])
+    loss = cloning.weighted_cloning_loss(action, data, tensor([2.0, 0.5]))
+    close(loss, 6.0)  # (2 * (1 + 4) + 0.5 * 4) / 2

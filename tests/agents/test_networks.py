@@ -12,13 +12,12 @@ from torch.nn import functional as F
 from reverie.agents.networks import (
     Critic,
     DeterministicActor,
-    EnsembleNorm,
     GaussianActor,
-    flatten,
     frozen,
     initialise,
-    step,
 )
+from reverie.agents.norms import EnsembleNorm
+from reverie.agents.training import flatten
 
 OBS, ACT, HIDDEN, MEMBERS, BATCH = 5, 2, (8, 6), 3, 16
 
@@ -231,39 +230,7 @@ def test_bad_critics_say_what_is_wrong(kwargs, words):
         Critic(OBS, ACT, HIDDEN, **kwargs)
 
 
-# --- flat parameters, freezing and initial weights
-
-
-def test_a_step_on_the_flat_vector_moves_the_module():
-    critic, plain = make_critic("layer"), make_critic("layer")
-    flat = flatten(critic)
-    assert flat.numel() == sum(p.numel() for p in plain.parameters())
-    optimizer = torch.optim.Adam([flat], lr=0.01)
-    reference = torch.optim.Adam(plain.parameters(), lr=0.01)
-    obs, action = randn(BATCH, OBS), randn(BATCH, ACT, seed=1)
-    before = critic(obs, action).detach()
-    torch.testing.assert_close(before, plain(obs, action), rtol=0, atol=0)
-    for _ in range(3):  # the second backward must not add to the first
-        step(optimizer, critic(obs, action).square().sum())
-        reference.zero_grad()
-        plain(obs, action).square().sum().backward()
-        reference.step()
-        grads = torch.cat([p.grad.reshape(-1) for p in plain.parameters()])
-        torch.testing.assert_close(flat.grad, grads)
-    torch.testing.assert_close(critic(obs, action), plain(obs, action))
-    assert (critic(obs, action) - before).abs().max() > 0.01
-    for p in critic.parameters():
-        assert p.untyped_storage().data_ptr() == flat.untyped_storage().data_ptr()
-        assert p.grad.untyped_storage().data_ptr() == flat.grad.untyped_storage().data_ptr()
-
-
-def test_loading_a_state_keeps_the_views():
-    critic = make_critic()
-    flat = flatten(critic)
-    other = Critic(OBS, ACT, HIDDEN, MEMBERS)
-    initialise(other, generator(9))
-    critic.load_state_dict(other.state_dict())
-    assert torch.equal(flat, torch.cat([p.reshape(-1) for p in other.parameters()]))
+# --- freezing and initial weights
 
 
 def test_frozen_passes_gradients_through_and_leaves_none():

@@ -1,0 +1,109 @@
+"""What makes networks learn, and what is saved of a learner: none of it runs in a step."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from .networks import initialise
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def flatten(module: nn.Module) -> nn.Parameter:
+    """Lay a module's parameters, and their gradients, into one vector and return it.
+
+    The module's parameters become views of it, so that an optimiser step or a polyak step is one
+    operation on one tensor instead of a Python loop over all of them.
+    """
+    parameters = list(module.parameters())
+    flat = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in parameters]))
+    flat.grad = torch.zeros_like(flat)
+    at = 0
+    for p in parameters:
+        p.data = flat.data[at : at + p.numel()].view_as(p)
+        p.grad = flat.grad[at : at + p.numel()].view_as(p)
+        at += p.numel()
+    return flat
+
+
+def adam(vector: Tensor, lr: float) -> torch.optim.Adam:
+    """Return the optimiser that every learner here uses, of one tensor."""
+    return torch.optim.Adam([vector], lr=lr, fused=True)
+
+
+def trained(
+    module: nn.Module,
+    lr: float,
+    generator: torch.Generator | None = None,
+    device: str | torch.device = "cpu",
+) -> tuple[nn.Parameter, torch.optim.Adam]:
+    """Move a module, draw its weights, and return them flat with their Adam.
+
+    Without a generator the module keeps the weights that it has.
+    """
+    if generator is not None:
+        initialise(module, generator)
+    flat = flatten(module.to(device))
+    return flat, adam(flat, lr)
+
+
+def lagging(module: M) -> tuple[M, nn.Parameter]:
+    """Return a copy of a module, its target network, and that flat; no gradient reaches it."""
+    target = copy.deepcopy(module)
+    flat = flatten(target)
+    for p in (flat, *target.parameters()):
+        p.requires_grad_(False).grad = None
+    return target, flat
+
+
+def pack(owner: object, names: Sequence[str]) -> dict[str, Any]:
+    """Return the state of a learner's named parts: what has a state, tensors, numbers, dicts."""
+    return {name: _packed(getattr(owner, name)) for name in names}
+
+
+def unpack(owner: object, names: Sequence[str], state: Mapping[str, Any]) -> None:
+    """Put back what `pack` returned; a state that lacks a part is refused before any is changed."""
+    if lacking := [name for name in names if name not in state]:
+        kind = type(owner).__name__
+        raise ValueError(
+            f"{kind}: the state lacks {', '.join(lacking)}; it has {', '.join(state)}: another "
+            "learner or another version saved it"
+        )
+    for name in names:
+        setattr(owner, name, _unpacked(getattr(owner, name), state[name]))
+
+
+def _packed(part: Any) -> Any:
+    if isinstance(part, dict):
+        return {name: _packed(one) for name, one in part.items()}
+    if isinstance(part, torch.Generator):
+        return part.get_state()
+    if isinstance(part, Tensor):
+        return part.detach().clone()
+    return part if isinstance(part, int) else part.state_dict()
+
+
+def _unpacked(part: Any, state: Any) -> Any:
+    if isinstance(part, dict):
+        return {name: _unpacked(one, state[name]) for name, one in part.items()}
+    if isinstance(part, int):
+        return int(state)
+    if isinstance(part, Tensor) and not part.requires_grad:  # the old one may have been handed out
+        return state.detach().to(part.device, copy=True)
+    if isinstance(part, Tensor):
+        with torch.no_grad():
+            part.copy_(state)  # its optimiser holds it
+    elif isinstance(part, torch.Generator):
+        part.set_state(state)
+    else:
+        part.load_state_dict(copy.deepcopy(state))  # optimisers keep the tensors they are given
+    return part
+
+
+def actor_widths(weights: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Return the inputs and outputs of an MLP, from its state_dict."""
+    matrices = [w for name, w in weights.items() if name.endswith("weight")]
+    return matrices[0].shape[1], matrices[-1].shape[0]
