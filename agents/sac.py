@@ -1,6 +1,5 @@
 """Soft actor-critic, with REDQ, DroQ and CrossQ as settings."""
 
-import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,11 +9,11 @@ import torch
 from torch import Tensor
 
 from ..buffers import Transitions
-from . import losses
-from .api import Metrics, State, within
-from .networks import Critic, GaussianActor, Masks, frozen, initialise, step
+from . import losses, versions
+from .api import Metrics, State, no_memory, within
+from .networks import Critic, GaussianActor, Masks, frozen, step
 from .seeding import generator
-from .training import flatten
+from .training import adam, lagging, pack, trained, unpack
 
 
 @dataclass(frozen=True)
@@ -43,12 +42,16 @@ class SACConfig:
     """learn the temperature towards the target entropy"""
     target_entropy: float | None = None
     """nats; None is minus the number of action dimensions"""
+    policy_delay: int = 1
+    """updates of the critics per update of actor and temperature (REDQ, DroQ: 20, as utd)"""
+    actor_value: str = "min"
+    """what the actor climbs of the critics' values: min, or mean (REDQ, DroQ)"""
 
 
 class Noise(NamedTuple):
     """All randomness of one update, so that the rest is a pure function."""
 
-    action: Tensor  # [B, A] standard normal, for the actor's own action
+    action: Tensor | None  # [B, A] standard normal, for the actor's own; None where it rests
     next_action: Tensor  # [B, A]
     subset: Tensor | None  # [M] int64: critics in the target, None for all
     target_masks: Masks
@@ -59,12 +62,14 @@ class Noise(NamedTuple):
 class SAC:
     """Soft actor-critic (Haarnoja et al. 2018); an `Agent`.
 
-    `subset < critics` gives REDQ (Chen et al. 2021), `dropout` with layer norm DroQ (Hiraoka et
-    al. 2022), `critic_norm="batch"` CrossQ (Bhatt et al. 2024: joint batch, no target network;
-    plain batch norm, where its authors' code uses batch renormalisation).
+    With `actor_value="mean"`, `subset < critics` is REDQ (Chen et al. 2021), `dropout` and layer
+    norm are DroQ (Hiraoka et al. 2022); `critic_norm="batch"` is CrossQ (Bhatt et al. 2024).
     """
 
     columns: tuple[str, ...] = ()  # extra replay columns that `update` reads
+    saved = ("actor", "critic", "target", "log_alpha", "actor_optimizer", "critic_optimizer",
+        "alpha_optimizer", "updates", "actor_loss", "entropy", "generator", "acting")  # fmt: skip
+    initial_state = no_memory
 
     def __init__(
         self,
@@ -79,137 +84,111 @@ class SAC:
     ) -> None:
         self.config = c = config or SACConfig()
         within(c, gamma=(0, 1), tau=(0, 1), lr=(0, 1), alpha=(1e-12, 1e6), critics=(1, 1000))
+        within(c, policy_delay=(1, 1000))
         if not 1 <= c.subset <= c.critics:
             raise ValueError(f"subset must be in 1..critics={c.critics}, got {c.subset}")
+        if c.actor_value not in ("min", "mean"):
+            raise ValueError(f"actor_value must be 'min' or 'mean', got {c.actor_value!r}")
         self.obs_dim, self.act_dim, self.device = obs_dim, act_dim, torch.device(device)
-        self.generator = generator(seed, "updates", self.device)
-        self.acting = generator(seed, "acting", self.device)
+        self.generator, self.acting = (generator(seed, s, device) for s in ("updates", "acting"))
         weights = generator(seed, "weights")
         with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator
             self.actor = GaussianActor(obs_dim, act_dim, c.hidden)
         self.critic = Critic(obs_dim, act_dim, c.hidden, c.critics, c.critic_norm, c.dropout)
-        for module in (self.actor, self.critic):
-            initialise(module, weights)
-            module.to(self.device)
+        _, self.actor_optimizer = trained(self.actor, c.lr, weights, device)
+        self._critic_flat, self.critic_optimizer = trained(self.critic, c.lr, weights, device)
+        self._critic_parameters = list(self.critic.parameters())
         self.crossq = c.critic_norm == "batch"
-        self.target = self.critic if self.crossq else copy.deepcopy(self.critic)
-        self._actor_flat, self._critic_flat = flatten(self.actor), flatten(self.critic)
-        self._target_flat = self._critic_flat if self.crossq else flatten(self.target)
+        self.target, self._target_flat = (
+            (self.critic, self._critic_flat) if self.crossq else lagging(self.critic)
+        )
         self.target_entropy = -float(act_dim) if c.target_entropy is None else c.target_entropy
         self.log_alpha = torch.full((), math.log(c.alpha), device=self.device, requires_grad=True)
-        self._critic_parameters = list(self.critic.parameters())
-        self.actor_optimizer = torch.optim.Adam([self._actor_flat], lr=c.lr, fused=True)
-        self.critic_optimizer = torch.optim.Adam([self._critic_flat], lr=c.lr, fused=True)
-        self.alpha_optimizer = torch.optim.Adam([self.log_alpha], lr=c.lr, fused=True)
-        self.bfloat16 = bfloat16
+        self.alpha_optimizer = adam(self.log_alpha, c.lr)
+        self.updates = 0
+        self.actor_loss = self.entropy = torch.zeros((), device=self.device)  # of its last step
+        self._autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16)
         wrap: Any = torch.compile if compile else lambda f: f
-        self._critic_objective = wrap(self._critic_objective_eager)
-        self._actor_objective = wrap(self._actor_objective_eager)
-
-    def initial_state(self, n: int) -> State:
-        """Return (): no memory."""
-        return ()
+        self._critic_objective = wrap(self._value_loss)
+        self._actor_objective = wrap(self._policy_loss)
 
     @torch.no_grad()
     def act(self, obs: Tensor, state: State, *, explore: bool) -> tuple[Tensor, State]:
         """Return a sampled action, or the mode without exploration."""
-        obs = obs.to(self.device)
-        if not explore:
-            return self.actor.mode(obs), state
-        mean, log_std = self.actor(obs)
-        noise = torch.randn(mean.shape, generator=self.acting, device=self.device)
-        return torch.tanh(mean + log_std.exp() * noise), state
+        mean, log_std = self.actor(obs.to(self.device))
+        if explore:
+            noise = torch.randn(mean.shape, generator=self.acting, device=self.device)
+            mean = mean + log_std.exp() * noise
+        return torch.tanh(mean), state
 
     def update(self, batch: Transitions, **more: Transitions) -> Metrics:
-        """Take one gradient step on critics, actor and temperature, in this order."""
+        """Take one gradient step on the critics, and every `policy_delay`-th on actor and alpha."""
         return self._update(batch, self.draw(len(batch.reward)))
 
     def draw(self, n: int) -> Noise:
         """Draw the randomness of one update of n transitions from the agent's generator."""
         c, g = self.config, self.generator
-        both = torch.randn(2, n, self.act_dim, generator=g, device=self.device)
+        moves = (self.updates + 1) % c.policy_delay == 0
+        normal = torch.randn(1 + moves, n, self.act_dim, generator=g, device=self.device)
         subset = None
         if c.subset < c.critics:
             subset = torch.randperm(c.critics, generator=g, device=self.device)[: c.subset]
-        wide = 2 * n if self.crossq else n
-        masks = [self.critic.masks(k, g) for k in (n, wide, n)] if c.dropout else [(), (), ()]
-        return Noise(both[0], both[1], subset, masks[0], masks[1], masks[2])
+        target, critic = (self.critic.masks(k, g) for k in (n, 2 * n if self.crossq else n))
+        actor = self.critic.masks(n, g) if moves else ()
+        return Noise(normal[0] if moves else None, normal[-1], subset, target, critic, actor)
 
     def _update(self, batch: Transitions, noise: Noise) -> Metrics:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            action, log_prob = self.actor.sample(batch.obs, noise.action)
-            alpha = self.log_alpha.detach().exp()
+        self.updates += 1
+        alpha = self.log_alpha.detach().exp()
+        with self._autocast:
             critic_loss, q = self._critic_objective(batch, noise, alpha)
         step(self.critic_optimizer, critic_loss)
-        with (
-            torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16),
-            frozen(self._critic_parameters),
-        ):
-            actor_loss = self._actor_objective(batch.obs, action, log_prob, noise, alpha)
-            step(self.actor_optimizer, actor_loss)
-        if self.config.learn_alpha:
-            alpha_loss = losses.temperature_loss(self.log_alpha, log_prob, self.target_entropy)
-            step(self.alpha_optimizer, alpha_loss)
+        if self.updates % self.config.policy_delay == 0:
+            with self._autocast, frozen(self._critic_parameters):
+                actor_loss, log_prob = self._actor_objective(batch.obs, noise, alpha)
+                step(self.actor_optimizer, actor_loss)
+            if self.config.learn_alpha:
+                alpha_loss = losses.temperature_loss(self.log_alpha, log_prob, self.target_entropy)
+                step(self.alpha_optimizer, alpha_loss)
+            self.actor_loss, self.entropy = actor_loss.detach(), -log_prob.detach().mean()
         if not self.crossq:
-            with torch.no_grad():
-                self._target_flat.lerp_(self._critic_flat, self.config.tau)
+            self._target_flat.lerp_(self._critic_flat.detach(), self.config.tau)
         return {
             "critic_loss": critic_loss.detach(),
-            "actor_loss": actor_loss.detach(),
+            "actor_loss": self.actor_loss,
             "q": q.detach().mean(),
-            "entropy": -log_prob.detach().mean(),
+            "entropy": self.entropy,
             "alpha": alpha,
         }
 
-    def _critic_objective_eager(
-        self, batch: Transitions, noise: Noise, alpha: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _value_loss(self, batch: Transitions, noise: Noise, alpha: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             next_action, next_log_prob = self.actor.sample(batch.next_obs, noise.next_action)
-            if not self.crossq:
-                next_q = self.target(batch.next_obs, next_action, noise.target_masks)
         if self.crossq:  # one forward for both, so that both see the same batch statistics
-            obs = torch.cat([batch.obs, batch.next_obs])
-            both = self.critic(
-                obs, torch.cat([batch.action, next_action]), noise.critic_masks, learn=True
+            obs, action = (
+                torch.cat([batch.obs, batch.next_obs]),
+                torch.cat([batch.action, next_action]),
             )
-            q, next_q = both.chunk(2, dim=1)
+            q, next_q = self.critic(obs, action, noise.critic_masks, learn=True).chunk(2, dim=1)
         else:
+            next_q = self.target(batch.next_obs, next_action, noise.target_masks)
             q = self.critic(batch.obs, batch.action, noise.critic_masks)
         next_q = next_q.detach() if noise.subset is None else next_q.detach()[noise.subset]
         value = losses.soft_value(next_q, next_log_prob, alpha)
         target = losses.td_target(batch.reward, value, batch.terminated, self.config.gamma)
         return 0.5 * losses.critic_loss(q, target), q
 
-    def _actor_objective_eager(
-        self, obs: Tensor, action: Tensor, log_prob: Tensor, noise: Noise, alpha: Tensor
-    ) -> Tensor:
+    def _policy_loss(self, obs: Tensor, noise: Noise, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        assert noise.action is not None, "these draws are for an update at which the actor rests"
+        action, log_prob = self.actor.sample(obs, noise.action)
         q = self.critic(obs, action, noise.actor_masks)
-        redq = self.config.subset < self.config.critics  # its policy climbs the mean
-        return losses.soft_actor_loss(q.mean(0) if redq else q.min(0).values, log_prob, alpha)
+        value = q.mean(0) if self.config.actor_value == "mean" else q.min(0).values
+        return losses.soft_actor_loss(value, log_prob, alpha), log_prob
 
     def state_dict(self) -> dict[str, Any]:
-        """Networks, targets, optimisers, temperature and both generators."""
-        return {
-            "actor": self.actor.state_dict(),
-            "critic": self.critic.state_dict(),
-            "target": self.target.state_dict(),
-            "log_alpha": self.log_alpha.detach().clone(),
-            "actor_optimizer": self.actor_optimizer.state_dict(),
-            "critic_optimizer": self.critic_optimizer.state_dict(),
-            "alpha_optimizer": self.alpha_optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-            "acting": self.acting.get_state(),
-        }
+        """Networks, targets, optimisers, temperature, the delay's counter and both generators."""
+        return pack(self, self.saved)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`."""
-        for name in ("actor", "critic", "target"):
-            getattr(self, name).load_state_dict(state[name])
-        for name in ("actor_optimizer", "critic_optimizer", "alpha_optimizer"):
-            # Optimizers keep the tensors they are given.
-            getattr(self, name).load_state_dict(copy.deepcopy(state[name]))
-        with torch.no_grad():
-            self.log_alpha.copy_(state["log_alpha"])
-        self.generator.set_state(state["generator"])
-        self.acting.set_state(state["acting"])
+        unpack(self, self.saved, versions.sac_state(state, self.config))

@@ -101,9 +101,3 @@ def _unpacked(part: Any, state: Any) -> Any:
     else:
         part.load_state_dict(copy.deepcopy(state))  # optimisers keep the tensors they are given
     return part
-
-
-def actor_widths(weights: Mapping[str, Tensor]) -> tuple[int, int]:
-    """Return the inputs and outputs of an MLP, from its state_dict."""
-    matrices = [w for name, w in weights.items() if name.endswith("weight")]
-    return matrices[0].shape[1], matrices[-1].shape[0]

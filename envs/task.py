@@ -77,8 +77,8 @@ def resolve(task: Task, options: Mapping[str, Any]) -> Params:
             raise ValueError(
                 f"option {name} of {task.id} is {value!r}, expected something like {known[name]!r}"
             )
-    skip = options.get("frame_skip", task.frame_skip)
-    if not isinstance(skip, Integral) or not 1 <= skip <= 10_000:
+    skip: Any = options.get("frame_skip", task.frame_skip)
+    if not isinstance(skip, Integral) or not 1 <= int(skip) <= 10_000:
         raise ValueError(f"frame_skip of {task.id} is {skip!r}, expected a whole number from 1")
     return SimpleNamespace(**{**known, **options})
 

@@ -62,9 +62,12 @@ PRESETS = {
         run=RunOptions(eval_every=5_000, log_every=5_000, checkpoint_every=0),
     ),
     "layernorm": Config(agent=_LAYER),
-    "redq": Config(utd=20, agent=SACConfig(critics=10)),
-    "droq": Config(utd=20, agent=SACConfig(critic_norm="layer", dropout=0.01)),
-    "crossq": Config(agent=SACConfig(critic_norm="batch", lr=1e-3)),
+    "redq": Config(utd=20, agent=SACConfig(critics=10, policy_delay=20, actor_value="mean")),
+    "droq": Config(
+        utd=20,
+        agent=SACConfig(critic_norm="layer", dropout=0.01, policy_delay=20, actor_value="mean"),
+    ),
+    "crossq": Config(agent=SACConfig(critic_norm="batch", lr=1e-3, policy_delay=3)),
 }
 STEP = "environment steps"
 

@@ -29,7 +29,7 @@ FLOORS = {
         ("make", "check", "__init__"),
     ],
     "agents": [
-        ("norms",),
+        ("norms", "versions"),
         ("api", "seeding", "losses", "cloning", "networks", "actors", "controllers", "acting"),
         ("playing", "search", "training"),
         ("sac", "td3", "sb3", "dynamics", "candidates"),

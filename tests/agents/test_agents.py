@@ -36,8 +36,19 @@ def with_circuit(obs=OBS, act=ACT, **keywords):
 AGENTS = [  # one line covers an agent
     ("sac", factory(SAC, SACConfig, alpha=0.1)),
     ("sac-layernorm", factory(SAC, SACConfig, alpha=0.1, critic_norm="layer")),
-    ("redq", factory(SAC, SACConfig, alpha=0.1, critics=5, subset=2)),
-    ("droq", factory(SAC, SACConfig, alpha=0.1, critic_norm="layer", dropout=0.01)),
+    ("redq", factory(SAC, SACConfig, alpha=0.1, critics=5, policy_delay=2, actor_value="mean")),
+    (
+        "droq",
+        factory(
+            SAC,
+            SACConfig,
+            alpha=0.1,
+            critic_norm="layer",
+            dropout=0.01,
+            policy_delay=3,
+            actor_value="mean",
+        ),
+    ),
     ("crossq", factory(SAC, SACConfig, alpha=0.1, critic_norm="batch")),
     ("td3", factory(TD3, TD3Config)),
     ("td3-layernorm", factory(TD3, TD3Config, critic_norm="layer")),
@@ -317,14 +328,20 @@ def test_learns_a_bandit(name):
 # --- the variants
 
 
+def moving(agent):
+    """The agent at an update of SAC at which its actor moves."""
+    agent.updates = agent.config.policy_delay - 1
+    return agent
+
+
 @pytest.mark.parametrize("name", ["sac", "sac-layernorm", "redq", "droq", "crossq"])
 def test_one_step_of_a_sac_variant_by_hand(name):
-    agent, batch = MAKE[name](), make_batch()
+    agent, batch = moving(MAKE[name]()), make_batch()
     with torch.no_grad():  # targets apart, so that it matters which of them are in the subset
         agent.target.head.bias.copy_(torch.arange(agent.critic.members)[:, None])
     critic, noise, alpha = copy.deepcopy(agent.critic), agent.draw(BATCH), 0.1
+    actor = copy.deepcopy(agent.actor)
     with torch.no_grad():
-        action, log_prob = agent.actor.sample(batch.obs, noise.action)
         next_action, next_log_prob = agent.actor.sample(batch.next_obs, noise.next_action)
         next_q = agent.target(batch.next_obs, next_action, noise.target_masks)
     if name == "crossq":
@@ -341,10 +358,16 @@ def test_one_step_of_a_sac_variant_by_hand(name):
     torch.testing.assert_close(metrics["critic_loss"], loss.detach())
     for p, grad in zip(agent.critic.parameters(), grads, strict=True):
         torch.testing.assert_close(p.grad, grad, rtol=1e-4, atol=1e-6)
-    with torch.no_grad():  # the actor climbs the critics after their step
-        q = agent.critic(batch.obs, action, noise.actor_masks)
-        q = q.mean(0) if name == "redq" else q.min(0).values
-    torch.testing.assert_close(metrics["actor_loss"], (alpha * log_prob - q).mean())
+    # the actor climbs the critics after their step
+    action, log_prob = actor.sample(batch.obs, noise.action)
+    q = agent.critic(batch.obs, action, noise.actor_masks)
+    q = q.mean(0) if name in ("redq", "droq") else q.min(0).values
+    loss = (alpha * log_prob - q).mean()
+    torch.testing.assert_close(metrics["actor_loss"], loss.detach())
+    torch.testing.assert_close(metrics["entropy"], -log_prob.detach().mean())
+    grads = torch.autograd.grad(loss, list(actor.parameters()))
+    for p, grad in zip(agent.actor.parameters(), grads, strict=True):
+        torch.testing.assert_close(p.grad, grad, rtol=1e-4, atol=1e-6)
     for ours, by_hand in zip(agent.critic.buffers(), critic.buffers(), strict=True):
         torch.testing.assert_close(ours, by_hand)
 
@@ -358,7 +381,7 @@ def test_redq_draws_different_subsets():
 
 
 def test_droq_draws_fresh_masks_for_every_pass():
-    agent = MAKE["droq"]()
+    agent = moving(MAKE["droq"]())
     noise = agent.draw(64)
     masks = [
         m for part in (noise.target_masks, noise.critic_masks, noise.actor_masks) for m in part
@@ -407,6 +430,8 @@ def test_streams_of_neighbouring_seeds_and_of_one_seed_differ():
         (SAC, SACConfig(dropout=1.5), r"dropout.*\[0, 1\).*1.5"),
         (TD3, TD3Config(critic_norm="batch"), "batch.*CrossQ"),
         (TD3, TD3Config(critic_norm="spectral"), "critic_norm.*'spectral'"),
+        (SAC, SACConfig(policy_delay=0), r"policy_delay must be in \[1, 1000\], got 0"),
+        (SAC, SACConfig(actor_value="max"), "actor_value must be 'min' or 'mean', got 'max'"),
         (SAC, SACConfig(gamma=2.0), r"gamma must be in \[0, 1\], got 2.0"),
         (SAC, SACConfig(tau=-0.1), "tau must be in"),
         (SAC, SACConfig(alpha=0.0), "alpha must be in"),

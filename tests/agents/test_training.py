@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from reverie.agents import SAC, TD3, SACConfig, TD3Config
-from reverie.agents.networks import Critic, DeterministicActor, GaussianActor, initialise, step
+from reverie.agents.networks import Critic, DeterministicActor, initialise, step
 from reverie.agents.offline.bc import BC, BCConfig
 from reverie.agents.offline.iql import IQL, IQLConfig
-from reverie.agents.training import actor_widths, flatten, lagging, pack, trained, unpack
+from reverie.agents.training import flatten, lagging, pack, trained, unpack
 from reverie.buffers import Transitions
 
 OBS, ACT, HIDDEN, MEMBERS, BATCH = 5, 2, (8, 6), 3, 16
@@ -100,11 +100,6 @@ def test_a_lagging_copy_has_memory_of_its_own_and_no_gradients():
     assert not target(torch.ones(1, 2)).requires_grad
 
 
-@pytest.mark.parametrize(("cls", "outputs"), [(GaussianActor, 4), (DeterministicActor, 2)])
-def test_the_widths_of_an_actor_are_read_from_its_weights(cls, outputs):
-    assert actor_widths(cls(OBS, ACT, HIDDEN).state_dict()) == (OBS, outputs)
-
-
 def test_an_actor_that_is_given_to_td3_keeps_its_weights():
     actor = DeterministicActor(OBS, ACT, HIDDEN)
     weights = copy.deepcopy(actor.state_dict())
@@ -174,7 +169,8 @@ NETWORKS = {"actor", "critic"}
 OPTIMIZERS = {"actor_optimizer", "critic_optimizer"}
 TWO = {"generator", "acting"}
 FORMATS = {  # checkpoints of earlier versions have these names
-    SAC: {*NETWORKS, *OPTIMIZERS, *TWO, "target", "log_alpha", "alpha_optimizer"},
+    SAC: {*NETWORKS, *OPTIMIZERS, *TWO, "target", "log_alpha", "alpha_optimizer"}
+    | {"updates", "actor_loss", "entropy"},
     TD3: {*NETWORKS, *OPTIMIZERS, *TWO, "target_actor", "target_critic", "updates", "actor_loss"},
     IQL: {*NETWORKS, "value", "target_critic", "optimizers"},
     BC: {"actor", "optimizer"},
