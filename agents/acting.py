@@ -41,7 +41,10 @@ class Returns:
         """Count one vector step; return (world, return, length) of the episodes that ended."""
         self.sums += batch.reward.cpu().numpy()
         self.lengths += valid.cpu().numpy()
-        ended = batch.ended.cpu().numpy()
+        return self.take(batch.ended.cpu().numpy())
+
+    def take(self, ended: np.ndarray[Any, Any]) -> list[tuple[int, float, int]]:
+        """Return (world, return, length) of these worlds [N], and begin their next episodes."""
         if not ended.any():
             return []
         done = [(int(i), float(self.sums[i]), int(self.lengths[i])) for i in np.flatnonzero(ended)]

@@ -1,5 +1,6 @@
 """Many candidates in one batch of worlds: what a black-box search is told."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,15 +9,21 @@ from torch import Tensor
 
 from ..envs import BatchEnv
 from .controllers import Controller, to_numpy
+from .playing import Stopped, never
 
 
 def population_returns(
-    env: BatchEnv, controller: Controller, parameters: Tensor, seed: int
+    env: BatchEnv,
+    controller: Controller,
+    parameters: Tensor,
+    seed: int,
+    stop: Callable[[], bool] = never,
 ) -> Tensor:
     """Return the returns [P, E] of candidates [P, D] over one episode in each of P x E worlds.
 
     World c E + e plays candidate c; give the worlds of one e the same stream of start states.
-    A world that ends early, or goes bad, keeps what it has.
+    A world that ends early, or goes bad, keeps what it has. Raises Stopped where `stop`, asked
+    before every step, says so.
     """
     candidates = len(parameters)
     episodes, rest = divmod(env.num_envs, candidates)
@@ -30,6 +37,8 @@ def population_returns(
     env.reset(seed)
     play = Play(env, controller, bound, (candidates, episodes))
     for _ in range(env.max_episode_steps):
+        if stop():
+            raise Stopped("a generation was told to stop")
         play.step()
     return torch.from_numpy(play.total.astype(np.float32)).view(candidates, episodes)
 

@@ -1,5 +1,7 @@
 """Playing whole episodes: to collect what happens, and to judge a policy by fixed ones."""
 
+import functools
+import logging
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -15,6 +17,8 @@ from .api import Holds, Policy, bare, reset_where
 # Environment seeds of runs s and s + 1 are far apart: world i of seed s is world 0 of s + i.
 SEED_STRIDE = 1_000_003
 EVAL_SEED = 987_654_321  # start states of every evaluation
+LIMIT = 1000  # steps: the usual time limit, where an environment has none
+log = logging.getLogger("reverie")
 
 
 class Stopped(Exception):
@@ -24,6 +28,20 @@ class Stopped(Exception):
 def never() -> bool:
     """Return False: go on."""
     return False
+
+
+def cap_of(env: BatchEnv) -> int:
+    """Return the steps after which an evaluation cuts an episode: ten times the time limit."""
+    return 10 * (env.max_episode_steps or LIMIT)
+
+
+@functools.cache  # a run evaluates often: told once
+def _tell_cut(cap: int) -> None:
+    log.warning(
+        "an evaluation cut episodes that had not ended after %s steps, and counts what they had; "
+        "--max-episode-steps gives the environment a limit",
+        f"{cap:,}",
+    )
 
 
 def collect(env: BatchEnv, policy: Policy | Holds, n: int, *, explore: bool = True) -> Transitions:
@@ -51,6 +69,7 @@ class Evaluation(NamedTuple):
     returns: np.ndarray[Any, np.dtype[np.float64]]
     lengths: np.ndarray[Any, np.dtype[np.int64]]
     extra: Mapping[str, float] = MappingProxyType({})  # what else there is to say of it
+    cut: int = 0  # episodes that had not ended, and count with what they had
 
     @property
     def mean(self) -> float:
@@ -60,7 +79,8 @@ class Evaluation(NamedTuple):
     def row(self) -> dict[str, float]:
         """Return what to log."""
         spread, length = float(self.returns.std()), float(self.lengths.mean())
-        return {"return": self.mean, "std": spread, "length": length, **self.extra}
+        cut = {"cut": self.cut} if self.cut else {}
+        return {"return": self.mean, "std": spread, "length": length, **cut, **self.extra}
 
 
 def evaluate(
@@ -75,13 +95,14 @@ def evaluate(
     """Play a fixed number of episodes in every world, from the start states of `seed`.
 
     Every world counts its first `episodes` ones: taking the first to finish anywhere would
-    favour short episodes. A bad world's episode counts with its return so far. `stop` is asked
-    after every step: Stopped, if it says so.
+    favour short episodes. A bad world's episode counts with its return so far, and so does one
+    that is `cap_of(env)` steps long, whose world then plays on: a warning, and `cut` counts them.
+    `stop` is asked before every step: Stopped, if it says so.
     """
     returns = np.full((env.num_envs, episodes), np.nan)
     lengths = np.zeros((env.num_envs, episodes), np.int64)
     played = np.zeros(env.num_envs, np.int64)
-    running = Returns(env.num_envs)
+    running, cap, cut = Returns(env.num_envs), cap_of(env), 0
     policy, obs = bare(policy), env.reset(seed)
     state = initial = policy.initial_state(env.num_envs)
     while (played < episodes).any():
@@ -89,9 +110,14 @@ def evaluate(
             raise Stopped("an evaluation was told to stop")
         action, state = policy.act(obs, state, explore=explore)
         batch, valid, obs = advance(env, obs, action.to(env.device))
-        for world, total, length in running.add(batch, valid):
+        ended = running.add(batch, valid)
+        whole = len(ended)
+        for i, (world, total, length) in enumerate(ended + running.take(running.lengths >= cap)):
             if played[world] < episodes:
                 returns[world, played[world]], lengths[world, played[world]] = total, length
+                cut += i >= whole
             played[world] += 1
         state = reset_where(over(batch, valid), state, initial)
-    return Evaluation(returns, lengths)
+    if cut:
+        _tell_cut(cap)
+    return Evaluation(returns, lengths, cut=cut)

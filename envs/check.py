@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .api import Array, BatchEnv
 from .gym.foreign import ForeignEnv, layers
-from .make import make
+from .make import gymnasium_options, make
 from .native.env import TaskEnv
 from .spaces import LIMIT, flatten, spaces_of
 
@@ -54,7 +54,7 @@ def check_env(env_id: str, *, num_envs: int = 3, steps: int = 1000, **options: A
     known = f"reverie/{env.task.id}" if isinstance(env, TaskEnv) else env_id.rpartition(":")[2]
     on_warp = env.notes["engine"].startswith("warp")  # gymnasium's doors are the native engine's
     if not on_warp and gymnasium.spec(known).entry_point is not None:
-        single = lambda: gymnasium.make(known, **options)  # noqa: E731
+        single = lambda: gymnasium.make(known, **gymnasium_options(options))  # noqa: E731
     bench = Bench(batch, single, steps)
     spaces = f"obs {env.obs_dim}, {'one-hot ' if env.discrete else ''}action {env.act_dim}"
     rows = [Row("it can be made", FINE, f"{spaces}, {env.notes['engine']}")]
@@ -64,6 +64,7 @@ def check_env(env_id: str, *, num_envs: int = 3, steps: int = 1000, **options: A
     checks: list[Callable[[Bench], Row]] = [
         actions_arrive,
         finite_and_fast,
+        episodes_end,
         deterministic,
         seeds_matter,
         worlds_are_independent,
@@ -174,6 +175,35 @@ def finite_and_fast(b: Bench) -> Row:
     rate = 3 * len(actions) / (time.perf_counter() - start)
     note = f", {env.bad_worlds} bad worlds" if env.bad_worlds else ""
     return Row("finite values", FINE, f"{b.steps} steps x 3 worlds{note}, {rate:,.0f} steps/s")
+
+
+def without_end(env: BatchEnv, steps: int, seconds: float = 60.0) -> int | None:
+    """Return the steps of uniform actions in which no world's episode ended; None if one did.
+
+    At most `steps` of every world, begun within `seconds`.
+    """
+    env.reset()
+    until, played = time.monotonic() + seconds, 0
+    for a in _actions(env, steps):
+        if time.monotonic() > until:
+            break
+        r = env.step(a)
+        played += 1
+        if bool((r.terminated | r.truncated).any()):
+            return None
+    return played
+
+
+def episodes_end(b: Bench) -> Row:
+    """Episodes end, by themselves or at the limit that the environment declares."""
+    env = b.make(3, 0)
+    limit = env.max_episode_steps
+    played = without_end(env, b.steps if limit is not None else max(b.steps, PATIENCE))
+    if played is None or (limit is not None and played < limit):
+        return Row("time limit", FINE, f"{limit:,} steps" if limit else "none; episodes end")
+    told = "no limit" if limit is None else f"a limit of {limit:,} steps that does not hold"
+    text = f"{told}, and no episode ended within {played:,} steps: learning never sees another "
+    return Row("time limit", FAULT, text + "start, and evaluations are cut; set max_episode_steps")
 
 
 def deterministic(b: Bench) -> Row:
@@ -325,25 +355,10 @@ def limits_are_truncations(b: Bench) -> Row:
                 lengths.append(t)
                 cuts += bool(truncated)
                 break
-    limit = env.spec.max_episode_steps if env.spec is not None else None
-    if not lengths and limit is None and not _ends(env):
-        text = f"no limit, and no end in {PATIENCE:,} steps: an evaluation waits for ever. Register"
-        return Row("ends", FAULT, f"{text} it with max_episode_steps")
     if len(lengths) == 5 and len(set(lengths)) == 1 and lengths[0] > 1 and cuts == 0:
         text = f"all 5 random episodes terminated at step {lengths[0]}: a limit? then truncated"
         return Row("ends", FAULT, text)
     return Row("ends", FINE, f"{len(lengths)} of 5 random episodes ended, {cuts} of them truncated")
-
-
-def _ends(env: Any) -> bool:
-    """Whether an episode of random actions ends while one may be expected to wait for it."""
-    env.reset(seed=5)
-    until = time.perf_counter() + 30
-    for _ in range(PATIENCE):
-        _, _, terminated, truncated, _ = env.step(env.action_space.sample())
-        if terminated or truncated or time.perf_counter() > until:
-            return True  # slow is not endless
-    return False
 
 
 def pickles(b: Bench) -> Row:

@@ -171,6 +171,13 @@ def actions_of(env_id: str, **options: Any) -> Actions:
         env.close()
 
 
+def gymnasium_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return our options as `gymnasium.make` takes them: no limit is -1 there."""
+    limit = options.get("max_episode_steps")
+    own = {k: v for k, v in options.items() if k != "max_episode_steps"}
+    return own if limit is None else {**own, "max_episode_steps": limit or -1}
+
+
 def _make_foreign(
     env_id: str, num_envs: int, seed: int, max_episode_steps: int | None, options: dict[str, Any]
 ) -> BatchEnv:
@@ -183,7 +190,7 @@ def _make_foreign(
         raise unknown("environment", env_id, [*known_ids(), *gymnasium.registry])
     spec = gymnasium.spec(env_id)
     if max_episode_steps is not None:
-        options = {**options, "max_episode_steps": max_episode_steps or -1}
+        options = gymnasium_options({**options, "max_episode_steps": max_episode_steps})
     how: dict[str, Any] = {"vectorization_mode": "vector_entry_point"}
     if spec.vector_entry_point is None:  # ours to choose: DISABLED shows the true successor
         how = {"vectorization_mode": "sync"}

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..agents.playing import Stopped
 from ..envs.errors import unknown
 from . import methods
 from .methods import COMMANDS, METHODS
 from .runs.config import from_dict, read_config
 from .runs.stopping import (
+    AT_ONCE,
     DIVERGED,
     INTERRUPTED,
     Diverged,
@@ -42,6 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Interrupted as stop:
         print(f"reverie: stopped and saved: {stop}", file=sys.stderr)
         return INTERRUPTED
+    except Stopped as stop:
+        print(f"reverie: {stop}; the same command begins again", file=sys.stderr)
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        print("reverie: stopped at once, nothing was saved", file=sys.stderr)
+        return AT_ONCE
     except (ValueError, FileNotFoundError, FileExistsError, RuntimeError, KeyError) as error:
         if os.environ.get("REVERIE_TRACEBACK"):
             raise
@@ -73,10 +81,13 @@ def run_method(name: str, args: list[str]) -> int:
     resume, args = _take(args, "--resume")
     seeds, args = _take(args, "--seeds")
     jobs, args = _take(args, "--jobs")
+    limit, args = _take(args, "--max-episode-steps")
     if seeds is not None and resume is not None:
         raise ValueError("--resume goes on with one run: give it without --seeds, for each of them")
     default = _default(module, name, preset, source, resume)
     config = _parse(module, args, default, name)
+    if limit is not None:
+        config = _limited(config, limit)
     if seeds is not None:
         return _run_seeds(name, config, seeds, jobs or "1")
     return _train(module, name, config, resume is not None)
@@ -107,7 +118,8 @@ def _parse(module: Any, args: list[str], default: Any, name: str) -> Any:
     flat = not getattr(module, "PREFIXED", False)  # two parts of a method may share a name
     config_type = tyro.conf.OmitArgPrefixes[module.Config] if flat else module.Config  # type: ignore[misc]
     extra = "\n\nAlso: --preset " + "|".join(module.PRESETS)
-    extra += "; --config RUN or config.json; --resume RUN; --seeds 0:5 --jobs 2"
+    extra += "; --config RUN or config.json; --resume RUN; --seeds 0:5 --jobs 2; "
+    extra += "--max-episode-steps N, the environment's time limit (0: none)"
     return tyro.cli(
         config_type,
         args=args,
@@ -115,6 +127,14 @@ def _parse(module: Any, args: list[str], default: Any, name: str) -> Any:
         prog=f"reverie {name}",
         description=(module.__doc__ or "") + extra,
     )
+
+
+def _limited(config: Any, limit: str) -> Any:
+    """Return a configuration whose environment has a time limit: one of its options."""
+    if not limit.isdecimal():
+        raise ValueError(f"--max-episode-steps {limit!r}: give a number of steps, 0 for no limit")
+    options = {**config.env_options, "max_episode_steps": int(limit)}
+    return dataclasses.replace(config, env_options=options)
 
 
 def _run_seeds(name: str, config: Any, seeds: str, jobs: str) -> int:

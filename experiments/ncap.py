@@ -24,6 +24,7 @@ from ..agents.search import SEARCHES, Search, SearchConfig
 from ..agents.seeding import generator, stream_seed
 from ..envs import BatchEnv, make
 from .loops import offpolicy, onpolicy
+from .loops.build import tell_if_endless
 from .runs.config import RunOptions
 from .runs.resources import use_threads
 from .runs.result import Result
@@ -176,6 +177,7 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
         raise ValueError("a search trains in one context; TD3 and PPO take several")
     worlds = {**c.env_options, "threads": use_threads(c.run.threads)}
     judge = make(c.env, c.run.eval_episodes, **worlds)
+    tell_if_endless(c.env, judge, lambda: make(c.env, 1, **c.env_options))
     worlds["max_episode_steps"] = c.episode_steps
     streams = np.tile(np.arange(c.episodes), c.es.population)
     env = make(c.env, len(streams), streams=streams.tolist(), **worlds)
@@ -203,13 +205,16 @@ def train(
             search.load_state_dict(state["agent"]["search"])
             returns = state["returns"]
 
+    def stop() -> bool:
+        return run.stopping
+
     def judging() -> Evaluation:
         policy = ControllerPolicy(controller, search.best)
-        judged = evaluate(policy, judge, seed=EVAL_SEED, stop=lambda: run.stopping)
+        judged = evaluate(policy, judge, seed=EVAL_SEED, stop=stop)
         if not (c.transfer and run.step >= c.steps):
             return judged
         swim = functools.partial(make, SWIM, time_feature=True, threads=c.run.threads)
-        scores = off_nominal(lambda n: build_controller(c, n), search.best, c.links, swim)
+        scores = off_nominal(lambda n: build_controller(c, n), search.best, c.links, swim, stop)
         return judged._replace(extra=scores)
 
     def row() -> dict[str, torch.Tensor]:
@@ -220,15 +225,19 @@ def train(
         return {"agent": agent, "returns": returns}
 
     if state is None and run.options.eval_every:  # what the prior knows before any search
-        untrained = evaluate(ControllerPolicy(controller, search.best), judge, seed=EVAL_SEED)
+        with run.interruptible():
+            start = ControllerPolicy(controller, search.best)
+            untrained = evaluate(start, judge, seed=EVAL_SEED, stop=stop)
         run.log(untrained.row(), kind="eval")
     judged: Evaluation | None = None
     while run.owed or run.step < c.steps:
         if not run.owed:  # else only what follows the generation is left of it
             generation = run.step // (env.num_envs * c.episode_steps)
             seed = c.seed * SEED_STRIDE + generation * c.episodes
+            before = saved()  # to ask is to draw
             candidates = search.ask()
-            returns = population_returns(env, controller, candidates, seed)
+            with run.interruptible(before.copy, owed=False):
+                returns = population_returns(env, controller, candidates, seed, stop)
             search.tell(returns.mean(1))
             run.tick(env.num_envs * c.episode_steps)
             if not bool(torch.isfinite(search.best).all() & torch.isfinite(returns).all()):
@@ -236,7 +245,7 @@ def train(
                 what = "parameters or returns not finite"
                 run.dump({"batch": batch, "env": env.state_dict()}, what)
         judged = run.after_step(judging, row, saved)
-    return judged or judging()  # resumed at the end
+    return run.final(judged, judging)
 
 
 def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Any, int]:

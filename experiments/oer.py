@@ -16,6 +16,7 @@ from ..agents.oer.selectors import SELECTORS
 from ..agents.playing import Evaluation
 from ..envs.errors import unknown
 from ..envs.families import members
+from .loops.build import tell_if_endless
 from .loops.continual import (
     Learning,
     judge_all,
@@ -26,6 +27,7 @@ from .loops.continual import (
     task_data,
 )
 from .loops.sources import require_same
+from .runs import stopping
 from .runs.config import RunOptions
 from .runs.phase import Phase
 from .runs.resources import check_device, use_threads
@@ -139,11 +141,13 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
             f"steps={c.steps} is more than {c.tasks} tasks of {c.task_steps} gradient steps"
         )
     threads = use_threads(c.run.threads)
-    datasets = [task_data(c, t, threads) for t in range(c.tasks)]
+    datasets = [task_data(c, t, threads, stopping.asked) for t in range(c.tasks)]
     judges = [
         make_judge(d.card, c.env_options, num_envs=c.run.eval_episodes, threads=threads)
         for d in datasets
     ]
+    first = datasets[0].card
+    tell_if_endless(c.env, judges[0], lambda: make_judge(first, c.env_options, num_envs=1))
     layout = datasets[0].layout
     learner = OER(layout.obs_dim, layout.act_dim, c.tasks, c.agent, seed=c.seed)
     distilled = Distilled(layout.obs_dim, layout.act_dim, c.distilled_hidden, c.tasks)
@@ -177,7 +181,7 @@ def train(run: Run, c: Config, s: Learning) -> Evaluation:
         if run.step % c.task_steps == 0:
             judged = end_task(run, c, s)
         judged = look(run, c, s, judged)
-    return judged or judge_all(c, s)[0]
+    return run.final(judged, lambda: judge_all(c, s, lambda: run.stopping)[0])
 
 
 def look(run: Run, c: Config, s: Learning, judged: Evaluation | None) -> Evaluation | None:
@@ -225,7 +229,9 @@ def end_task(run: Run, c: Config, s: Learning) -> Evaluation:
         if c.fidelity or "online" in selectors_of(keeping):
             with run.interruptible(s.state_dict):
                 states = visited(s.learner, s.judges[task], stop)
-        distances, chosen = choose(keeping, s.learner, data, s.model, states, c.seed)
+        before = s.state_dict()  # a selection draws from the models' generator
+        with run.interruptible(before.copy):
+            distances, chosen = choose(keeping, s.learner, data, s.model, states, c.seed, stop)
         s.distances.append(distances)
         s.model = s.rows = None
         if chosen:

@@ -10,7 +10,7 @@ from ...buffers import Dataset
 from ...envs import BatchEnv
 from ..acting import advance
 from ..dynamics import DynamicsConfig, DynamicsEnsemble
-from ..playing import EVAL_SEED, Stopped, never
+from ..playing import EVAL_SEED, Stopped, cap_of, never
 from ..seeding import generator, stream_seed
 from .learner import OER
 from .selectors import SELECTORS, Pick
@@ -61,14 +61,16 @@ def choose(
     model: DynamicsEnsemble | None,
     states: Tensor | None,
     seed: int,
+    stop: Callable[[], bool] = never,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Choose what is kept of the current task, and keep it.
 
     `states` [M, O]: what mu really visits, for the oracle and for `fidelity`. Returns the distances
-    of `fidelity`'s selectors to them, and the keeping selector's report.
+    of `fidelity`'s selectors to them, and the keeping selector's report. Raises Stopped where
+    `stop` says so: then nothing is kept yet, but draws of the models' generator are gone.
     """
     task = learner.task
-    distances, report = {}, {}
+    picks, distances, report = {}, {}, {}
     for selector in selectors_of(c):
         pick = Pick(
             data=data,
@@ -82,8 +84,10 @@ def choose(
             match=c.match,
             revisit=c.revisit,
             walk=c.walk,
+            stop=stop,
         )
-        rows = data.gather(SELECTORS[selector](pick))
+        picks[selector] = pick, data.gather(SELECTORS[selector](pick))
+    for selector, (pick, rows) in picks.items():
         if c.memory == "replay" and selector == c.selector:
             learner.remember(rows.obs, rows.action)
             report = {f"select_{k}": v for k, v in pick.report.items()}
@@ -95,11 +99,13 @@ def choose(
 def visited(learner: OER, judge: BatchEnv, stop: Callable[[], bool] = never) -> Tensor:
     """Return the states [M, O] of one real episode of mu in every world of a judge.
 
-    Raises Stopped where `stop` says so.
+    An episode is cut as in an evaluation. Raises Stopped where `stop` says so.
     """
     obs, rows = judge.reset(EVAL_SEED + 1_000_000), []
     running = torch.ones(judge.num_envs, dtype=torch.bool)
-    while bool(running.any()):
+    for _ in range(cap_of(judge)):
+        if not bool(running.any()):
+            break
         if stop():
             raise Stopped("an episode was told to stop")
         rows.append(obs[running])

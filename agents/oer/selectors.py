@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...buffers import Dataset
 from ..dynamics import DynamicsEnsemble
+from ..playing import Stopped, never
 
 T = TypeVar("T")
 Act = Callable[[Tensor], Tensor]  # observations [B, O] to actions [B, A]
@@ -34,12 +35,18 @@ class Pick:
     match: str = "state"  # MBES: to the predicted state, or "model" to predicted successors
     revisit: str = "next"  # MBES: where the nearest row is taken, the next free one, or "stop"
     walk: int = 0  # MBES: rows that the chains visit, of which a uniform share is kept
+    stop: Callable[[], bool] = never  # asked now and then: Stopped, if it says so
     report: dict[str, float] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
         """Rows to select."""
         return min(self.budget, len(self.data))
+
+    def go_on(self) -> None:
+        """Raise Stopped if the selection was told to stop."""
+        if self.stop():
+            raise Stopped("a selection was told to stop")
 
     def states(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the z-scored states [M, O], and their mean and scale."""
@@ -62,8 +69,11 @@ def highest(p: Pick, score: Tensor) -> Tensor:
 
 def scored(p: Pick, function: Callable[[Tensor], Tensor]) -> Tensor:
     """Return a score [M] of every row, computed in chunks."""
-    rows = torch.arange(len(p.data))
-    return torch.cat([function(chunk) for chunk in torch.split(rows, CHUNK)])
+    parts = []
+    for chunk in torch.split(torch.arange(len(p.data)), CHUNK):
+        p.go_on()
+        parts.append(function(chunk))
+    return torch.cat(parts)
 
 
 def episode_means(p: Pick, score: Tensor) -> Tensor:
@@ -141,6 +151,7 @@ def online(p: Pick) -> Tensor:
             query = (chunk - mean) / std
             distance = squares - 2 * query @ states.T
             for row in distance:
+                p.go_on()
                 row[~free] = torch.inf
                 j = int(row.argmin())
                 if free[j]:
@@ -199,11 +210,13 @@ def mbes(p: Pick, chains: int = 10) -> Tensor:
         return True
 
     while len(chosen) < wanted:
+        p.go_on()
         pool = firsts[free[firsts]] if free[firsts].any() else free.nonzero().flatten()
         drawn = pool[torch.randperm(len(pool), generator=p.generator)][:chains]
         at = [i for i in drawn.tolist() if take(i)]
         starts += len(at)
         for _ in range(length - 1):
+            p.go_on()
             if not on:
                 at = [i for i in at if not ends[i]]
             if not at or len(chosen) == wanted:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...agents.playing import evaluate
 from ...envs import known_ids, make
+from ..runs import stopping
 from ..runs.loading import load_policy
 from ..runs.policy import LoadedPolicy, world
 from ..runs.result import load_run
@@ -55,21 +56,27 @@ def score(args: Sequence[str]) -> int:
     """Print the mean, spread and length of a run's episodes."""
     paths, rest = _positional(args, "eval")
     options: EvalOptions = _cli(EvalOptions, rest, "eval RUN...")
-    for path in paths:
-        policy = load_policy(path)
-        env = _world(policy, options.env, options.episodes)
-        result = evaluate(policy, env, seed=options.seed, explore=options.explore)
-        row = {
-            "run": path,
-            "return": round(result.mean, 2),
-            "std": round(float(result.returns.std()), 2),
-            "min": round(float(result.returns.min()), 2),
-            "max": round(float(result.returns.max()), 2),
-            "length": float(result.lengths.mean()),
-            "episodes": result.returns.size,
-        }
-        print(json.dumps(row))
+    with stopping.stop_on_signals():
+        for path in paths:
+            print(json.dumps(_score(path, options)), flush=True)
     return 0
+
+
+def _score(path: str, options: EvalOptions) -> dict[str, Any]:
+    policy = load_policy(path)
+    env = _world(policy, options.env, options.episodes)
+    explore, stop = options.explore, stopping.asked
+    result = evaluate(policy, env, seed=options.seed, explore=explore, stop=stop)
+    return {
+        "run": path,
+        "return": round(result.mean, 2),
+        "std": round(float(result.returns.std()), 2),
+        "min": round(float(result.returns.min()), 2),
+        "max": round(float(result.returns.max()), 2),
+        "length": float(result.lengths.mean()),
+        "episodes": result.returns.size,
+        **({"cut": result.cut} if result.cut else {}),
+    }
 
 
 @dataclass(frozen=True)

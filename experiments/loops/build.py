@@ -1,15 +1,21 @@
 """Worlds and buffers from a configuration."""
 
+import logging
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
 
-from ...agents.playing import SEED_STRIDE
+from ...agents.playing import SEED_STRIDE, cap_of
 from ...agents.seeding import stream_seed
 from ...buffers import Layout, ReplayBuffer
 from ...envs import BatchEnv, make
+from ...envs.check import without_end
 from ...envs.contexts import parse_contexts
 from ..runs.resources import check_device, use_threads
+
+log = logging.getLogger("reverie")
 
 
 def worlds_for(
@@ -22,7 +28,27 @@ def worlds_for(
     kwargs = {**c.env_options, "threads": threads, "context": parse_contexts(c.context)}
     if env is None:
         env = make(c.env, c.num_envs, seed=c.seed * SEED_STRIDE, **kwargs)
+        tell_if_endless(c.env, env, lambda: make(c.env, 1, **kwargs))
     return env, judge or make(c.env, c.run.eval_episodes, **kwargs)
+
+
+def tell_if_endless(env_id: str, env: BatchEnv, one: Callable[[], BatchEnv]) -> None:
+    """Warn where an environment has no limit and no episode of `one()`'s ends in a short check."""
+    if env.max_episode_steps is not None:
+        return
+    with suppress(Exception):  # what fails here fails in training, where it is dumped
+        probe = one()
+        played = without_end(probe, 1000, seconds=0.5)
+        if played:
+            log.warning(
+                "%s has no time limit, and no episode ended within %s steps of random actions: "
+                "training may never see another start, and evaluations are cut at %s steps; "
+                "--max-episode-steps gives it a limit",
+                env_id,
+                f"{played:,}",
+                f"{cap_of(probe):,}",
+            )
+        probe.close()
 
 
 def replay_for(config: Any, env: BatchEnv) -> ReplayBuffer:

@@ -1,7 +1,7 @@
 """`reverie collect`: datasets from policies, and from what a run has stored."""
 
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...agents import Holds, Policy, RandomPolicy, bare, reset_where
 from ...agents.acting import advance, over
-from ...agents.playing import evaluate
+from ...agents.playing import Stopped, evaluate, never
 from ...agents.seeding import stream_seed
 from ...buffers import Card, Dataset, Layout, Transitions
 from ...buffers.dataset import join
@@ -19,7 +19,7 @@ from ...buffers.formats import save_hdf5
 from ...buffers.shards import read_shard, verify
 from ...envs import BatchEnv, actions_of, make
 from ...envs.contexts import parse_contexts
-from ..runs import checkpoint, zoo
+from ..runs import checkpoint, stopping, zoo
 from ..runs.config import read_config
 from ..runs.loading import load_policy
 
@@ -28,19 +28,28 @@ PACKAGES = ("mujoco", "torch", "numpy", "gymnasium")
 
 
 def play(
-    env: BatchEnv, policy: Policy | Holds, n: int, card: Card, *, explore: bool = True
+    env: BatchEnv,
+    policy: Policy | Holds,
+    n: int,
+    card: Card,
+    *,
+    explore: bool = True,
+    stop: Callable[[], bool] = never,
 ) -> Dataset:
     """Play `policy` from a reset until n transitions are there; return them episode by episode.
 
     Each world gives the same number of steps, as many as n needs; the last episode of a world is
     cut, and says so. The policy may see more columns than the data keeps (a goal): those that
-    `card.env_options` hides are dropped.
+    `card.env_options` hides are dropped. Raises Stopped where `stop`, asked before every step, says
+    so.
     """
     steps = -(-n // env.num_envs)
     policy, obs = bare(policy), env.reset()
     state = initial = policy.initial_state(env.num_envs)
     played: list[tuple[Transitions, Tensor]] = []
     for _ in range(steps):
+        if stop():
+            raise Stopped("collecting was told to stop")
         action, state = policy.act(obs, state, explore=explore)
         batch, valid, obs = advance(env, obs, action.to(env.device))
         state = reset_where(over(batch, valid), state, initial)
@@ -178,8 +187,8 @@ def seeing(name: str, policy: Any, env_id: str, env: BatchEnv, kwargs: dict[str,
     return acting
 
 
-def collect_dataset(options: CollectOptions) -> Dataset:
-    """Collect what the options say; return the dataset, not yet written."""
+def collect_dataset(options: CollectOptions, stop: Callable[[], bool] = never) -> Dataset:
+    """Collect what the options say; return the dataset, not yet written. Stopped as `play`."""
     o = options
     sources = [str(o.replay)] if o.replay is not None else list(o.policy)
     own = next((c["env"] for c in map(_config_of, sources) if c), None)
@@ -212,7 +221,7 @@ def collect_dataset(options: CollectOptions) -> Dataset:
     )
     env = make(env_id, o.num_envs, seed=stream_seed(o.seed, "collect"), **kwargs)
     card = replace(card, max_episode_steps=env.max_episode_steps)
-    low, high = (reference(name, env_id, env, kwargs) for name in ("random", o.reference))
+    low, high = (reference(name, env_id, env, kwargs, stop) for name in ("random", o.reference))
     card = replace(card, random_return=low, reference_return=high)
     if o.replay is not None:
         return from_run(o.replay, o.until, card)
@@ -221,19 +230,24 @@ def collect_dataset(options: CollectOptions) -> Dataset:
         n = o.transitions - share * (len(sources) - 1) if i == 0 else share
         env = make(env_id, o.num_envs, seed=stream_seed(o.seed, f"collect {i}"), **kwargs)
         policy = open_policy(name, env, stream_seed(o.seed, f"policy {i}"))
-        parts.append(
-            play(env, seeing(name, policy, env_id, env, kwargs), n, card, explore=o.explore)
-        )
+        acting = seeing(name, policy, env_id, env, kwargs)
+        parts.append(play(env, acting, n, card, explore=o.explore, stop=stop))
     return join(parts, card)
 
 
-def reference(name: str | None, env_id: str, env: BatchEnv, kwargs: dict[str, Any]) -> float | None:
+def reference(
+    name: str | None,
+    env_id: str,
+    env: BatchEnv,
+    kwargs: dict[str, Any],
+    stop: Callable[[], bool] = never,
+) -> float | None:
     """Return a policy's mean return over 20 episodes of its mode, None for no policy."""
     if name is None:
         return None
     judge = make(env_id, 20, **kwargs)
     policy = seeing(name, open_policy(name, env, 0), env_id, judge, kwargs)
-    return evaluate(policy, judge, seed=REFERENCE_SEED).mean
+    return evaluate(policy, judge, seed=REFERENCE_SEED, stop=stop).mean
 
 
 def main(args: Sequence[str]) -> int:
@@ -241,13 +255,14 @@ def main(args: Sequence[str]) -> int:
     import tyro
 
     options = tyro.cli(CollectOptions, args=list(args), prog="reverie collect")
-    data = collect_dataset(options)
-    card = data.save(options.out)
-    if options.hdf5:
-        own = actions_of(card.env, **card.env_options)  # D4RL's readers expect native units
-        if not own.n and not own.whole:
-            own = replace(own, dtype="float64")  # from which every bit comes back
-        save_hdf5(data, options.out.with_name(options.out.name + ".hdf5"), own)
+    with stopping.stop_on_signals():
+        data = collect_dataset(options, stopping.asked)
+        card = data.save(options.out)
+        if options.hdf5:
+            own = actions_of(card.env, **card.env_options)  # D4RL's readers expect native units
+            if not own.n and not own.whole:
+                own = replace(own, dtype="float64")  # from which every bit comes back
+            save_hdf5(data, options.out.with_name(options.out.name + ".hdf5"), own)
     returns = data.returns()
     print(
         f"{options.out}: {len(data):,} transitions in {len(returns)} episodes of {card.policy}; "

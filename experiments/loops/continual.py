@@ -27,8 +27,11 @@ from ..runs import zoo
 from .collecting import CollectOptions, collect_dataset
 
 
-def task_data(c: Any, task: int, threads: int) -> Dataset:
-    """Return a task's data, made by `reverie collect`'s code once and kept in `data_folder`."""
+def task_data(c: Any, task: int, threads: int, stop: Callable[[], bool] = never) -> Dataset:
+    """Return a task's data, made by `reverie collect`'s code once and kept in `data_folder`.
+
+    Raises Stopped as `collect_dataset`: then nothing of this task's is kept.
+    """
     contexts = members(c.env, c.members)
     value = float(contexts.table[task, 0])
     name = c.env.removeprefix("reverie/").removesuffix("-v0").lower()
@@ -52,7 +55,7 @@ def task_data(c: Any, task: int, threads: int) -> Dataset:
             reference=reference,
             threads=threads,
         )
-        collect_dataset(options).save(path)
+        collect_dataset(options, stop).save(path)
     data = load_dataset(path, seed=seed)
     if data.card.env != c.env:  # a card may name any environment, the run has one
         raise ValueError(f"{path} holds data of {data.card.env}, expected {c.env}: remove it")
@@ -139,7 +142,7 @@ def judge_all(
         parts.append(evaluate(policy_of(c, s, task), judge, seed=EVAL_SEED, stop=stop))
     returns = np.concatenate([p.returns for p in parts])
     lengths = np.concatenate([p.lengths for p in parts])
-    return Evaluation(returns, lengths), [p.mean for p in parts]
+    return Evaluation(returns, lengths, cut=sum(p.cut for p in parts)), [p.mean for p in parts]
 
 
 def returns_of(returns: list[float], task: int) -> dict[str, float]:

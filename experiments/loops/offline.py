@@ -17,6 +17,7 @@ from ...envs.contexts import parse_contexts
 from ..runs.resources import check_device, use_threads
 from ..runs.result import Result
 from ..runs.run import Run
+from .build import tell_if_endless
 from .sources import compose, open_datasets, parse_data, require_same
 
 Build = Callable[..., Agent]  # (obs_dim, act_dim, config, *, device, seed)
@@ -56,6 +57,7 @@ def run_offline(method: str, build: Build, config: Any, resume: bool) -> Result:
     alike = (c.env, c.context, c.env_options) == (own.env, own.context, own.env_options)
     worlds = {**c.env_options, "context": parse_contexts(c.context), "threads": threads}
     judge = make(c.env, c.run.eval_episodes, **worlds)
+    tell_if_endless(c.env, judge, lambda: make(c.env, 1, **worlds))
     first = datasets[0].layout
     if (first.obs_dim, first.act_dim) != (judge.obs_dim, judge.act_dim):
         raise ValueError(
@@ -117,7 +119,7 @@ def train(
             if on_host:
                 run.require_finite(metrics, saved, batch)
         judged = run.after_step(judging, row, saved)
-    return judged or judging()  # resumed at the end
+    return run.final(judged, judging)
 
 
 def scored(judged: Evaluation, card: Card | None) -> Evaluation:

@@ -8,7 +8,7 @@ import torch
 
 from ...agents import Agent, Metrics, RandomPolicy, reset_where
 from ...agents.acting import Returns, advance, over
-from ...agents.playing import EVAL_SEED, SEED_STRIDE, Evaluation, evaluate
+from ...agents.playing import EVAL_SEED, SEED_STRIDE, Evaluation, Stopped, evaluate
 from ...agents.seeding import stream_seed
 from ...buffers import ReplayBuffer, Source, Transitions
 from ...buffers.source import leaves, load_state, state_of
@@ -155,8 +155,8 @@ def steps(run: Run, s: Session, config: Any) -> Iterator[None]:
     a dump when a loss, a parameter or an observation is not finite.
     """
     obs = s.begin(run)
-    on_host = run.options.device == "cpu"
-    if run.owed:  # the run was stopped in that body
+    if run.owed:  # the run was stopped between two updates of a step, or in that body
+        learn(run, s, config)
         yield
     while run.step < config.steps:
         policy = s.agent if run.step >= config.learning_starts else s.warmup
@@ -170,13 +170,22 @@ def steps(run: Run, s: Session, config: Any) -> Iterator[None]:
         s.count(run, batch, valid)
         if run.step > config.learning_starts:
             s.debt += config.utd * (run.step - max(run.previous, config.learning_starts))
-            while s.debt >= 1:
-                sampled = s.source.sample(config.batch_size)
-                s.metrics = s.agent.update(sampled)
-                s.debt -= 1
-                if on_host:
-                    run.require_finite(s.metrics, s.dumped, sampled)
+            learn(run, s, config)
         yield
+
+
+def learn(run: Run, s: Session, config: Any) -> None:
+    """Take the updates that are owed; those that a stop leaves stay owed in the checkpoint."""
+    on_host = run.options.device == "cpu"
+    with run.interruptible(s.state_dict, s.stores):
+        while s.debt >= 1:
+            if run.stopping:
+                raise Stopped("updates were told to stop")
+            sampled = s.source.sample(config.batch_size)
+            s.metrics = s.agent.update(sampled)
+            s.debt -= 1
+            if on_host:
+                run.require_finite(s.metrics, s.dumped, sampled)
 
 
 def train(run: Run, s: Session, config: Any) -> Evaluation:
@@ -195,4 +204,4 @@ def train(run: Run, s: Session, config: Any) -> Evaluation:
     judged: Evaluation | None = None
     for _ in steps(run, s, config):
         judged = run.after_step(judge, row, s.state_dict, s.stores)
-    return judged or judge()  # resumed at the end
+    return run.final(judged, judge)

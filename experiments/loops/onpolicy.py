@@ -1,5 +1,7 @@
 """The loop of Stable-Baselines3's PPO over our worlds: roll out, learn, and now and then look."""
 
+import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
-from ...agents.playing import EVAL_SEED, SEED_STRIDE, Evaluation, evaluate
+from ...agents.playing import EVAL_SEED, SEED_STRIDE, Evaluation, Stopped, evaluate, never
 from ...agents.sb3 import PPOConfig, SB3Policy, build_ppo
 from ...envs import BatchEnv
 from ...envs.gym.sb3 import BatchVecEnv
@@ -18,14 +20,20 @@ from .build import worlds_for
 
 
 class Episodes(BaseCallback):  # type: ignore[misc]
-    """Keeps the episodes that ended since the last row of the log."""
+    """Keeps the episodes that ended since the last row of the log; ends a rollout to be stopped."""
 
     recent: list[tuple[float, int]]
+    stop: Callable[[], bool] = staticmethod(never)
 
     def _on_step(self) -> bool:
         ended = [i["episode"] for i in self.locals["infos"] if "episode" in i]
         self.recent += [(float(e["r"]), int(e["l"])) for e in ended]
-        return True
+        return not self.stop()
+
+    def go_on(self, *_: Any) -> None:
+        """Raise Stopped if the run was told to stop."""
+        if self.stop():
+            raise Stopped("a rollout, or learning from it, was told to stop")
 
 
 class PPOSession:
@@ -46,7 +54,9 @@ class PPOSession:
         self.model: PPO = build_ppo(worlds, config, seed, policy, kwargs)
         self.callback = Episodes()
         self.callback.recent = []
+        self.metrics: dict[str, float] = {}  # of the last rollout
         self.model._setup_learn(0, self.callback)
+        self.model.policy.optimizer.register_step_pre_hook(self.callback.go_on)
         self.policy = SB3Policy(self.model.policy, self.normal and self.normal.obs_rms)
 
     def begin(self, run: Run) -> None:
@@ -77,6 +87,7 @@ class PPOSession:
             "monitor": (self.monitor.episode_returns, self.monitor.episode_lengths),
             "last": (m._last_obs, m._last_episode_starts, m.num_timesteps, m._n_updates),
             "recent": self.callback.recent,
+            "metrics": self.metrics,
             "torch": torch.get_rng_state(),
             "numpy": (name, np.asarray(key, np.int64), *rest),
         }
@@ -97,15 +108,23 @@ class PPOSession:
         obs, m._last_episode_starts, m.num_timesteps, m._n_updates = state["last"]
         m._last_obs = obs.copy()
         self.callback.recent = list(state["recent"])
+        self.metrics = state["metrics"]
         torch.set_rng_state(state["torch"])
         name, key, *rest = state["numpy"]
         np.random.set_state((name, key.astype(np.uint32), *rest))
 
+    def learn(self) -> None:
+        """Roll out and learn from it; Stopped in the middle of either."""
+        m = self.model
+        if not m.collect_rollouts(m.env, self.callback, m.rollout_buffer, m.n_steps):
+            self.callback.go_on()
+        m.train()
+        values = m.logger.name_to_value
+        self.metrics = {k.split("/")[1]: float(v) for k, v in values.items() if k[:6] == "train/"}
+
     def row(self) -> dict[str, float]:
         """Return what to log, and forget the episodes in it."""
-        values = self.model.logger.name_to_value
-        row = {k.split("/")[1]: float(v) for k, v in values.items() if k.startswith("train/")}
-        row = {k: v for k, v in row.items() if np.isfinite(v)}  # no variance to explain: NaN
+        row = {k: v for k, v in self.metrics.items() if np.isfinite(v)}  # NaN: nothing to explain
         row["bad_worlds"] = self.env.bad_worlds
         if recent := self.callback.recent:
             row["return"] = sum(r for r, _ in recent) / len(recent)
@@ -115,7 +134,7 @@ class PPOSession:
 
     def require_finite(self, run: Run) -> None:
         """Stop the run with a dump if the loss or a parameter is not finite."""
-        loss = self.model.logger.name_to_value["train/loss"]
+        loss = self.metrics["loss"]
         bad = [n for n, p in self.model.policy.named_parameters() if not torch.isfinite(p).all()]
         if bad or not np.isfinite(loss):
             b = self.model.rollout_buffer
@@ -155,20 +174,23 @@ def run_ppo(
 def train(run: Run, s: PPOSession, judge: BatchEnv, config: Any) -> Evaluation:
     """Train until `config.steps` transitions or a rollout more; return the last evaluation.
 
-    A run stops and saves between rollouts. Raises Interrupted and Diverged as offpolicy.train.
+    SB3 cannot save inside a rollout or its learning: told to stop there, the run saves its state
+    from before. Raises Interrupted and Diverged as offpolicy.train.
     """
     s.begin(run)
     model = s.model
+    s.callback.stop = lambda: run.stopping
 
     def judging() -> Evaluation:
-        return evaluate(s.policy, judge, seed=EVAL_SEED, stop=lambda: run.stopping)
+        return evaluate(s.policy, judge, seed=EVAL_SEED, stop=s.callback.stop)
 
     judged: Evaluation | None = None
     while run.owed or run.step < config.steps:
         if not run.owed:  # else only what follows the rollout is left of it
-            model.collect_rollouts(model.env, s.callback, model.rollout_buffer, model.n_steps)
-            model.train()
+            before = copy.deepcopy(s.state_dict())
+            with run.interruptible(before.copy, owed=False):
+                s.learn()
             run.tick(model.n_envs * model.n_steps)
             s.require_finite(run)
         judged = run.after_step(judging, s.row, s.state_dict)
-    return judged or judging()  # resumed at the end
+    return run.final(judged, judging)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from torch import Tensor
 
@@ -20,6 +20,7 @@ from .progress import Watch
 from .writers import Writers
 
 log = logging.getLogger("reverie")
+T = TypeVar("T")
 
 
 class Run:
@@ -43,6 +44,8 @@ class Run:
         self.text = ""  # a few words for the progress bar
 
     def __enter__(self) -> "Run":
+        if self.stopping:  # nothing is touched: another process may be about to go on with it
+            raise Stopped("told to stop before the run began")
         self.home = Directory(self.path, *self._opening)
         kept = self.home.kept
         self.step, self.previous, self.inner = kept.step, kept.previous, kept.inner
@@ -134,16 +137,33 @@ class Run:
         self.keep(state, stores)
         return judged
 
+    def final(self, judged: T | None, judge: Callable[[], T]) -> T:
+        """Return the last evaluation, played again by a run that was resumed at its end."""
+        if judged is not None:
+            return judged
+        with self.interruptible():
+            judged = judge()
+        return judged
+
     @contextmanager
     def interruptible(
-        self, state: Callable[[], dict[str, Any]], stores: Stores | None = None
+        self,
+        state: Callable[[], dict[str, Any]] | None = None,
+        stores: Stores | None = None,
+        *,
+        owed: bool = True,
     ) -> Iterator[None]:
-        """Save and stop where what is played inside was told to stop; it is played again then."""
+        """Save and stop where what is done inside was told to stop; it is done again then.
+
+        `owed`: the step is made, and what is inside follows it; False where it is the step itself,
+        whose `state` is from before it. None is for what leaves no trace: there is nothing to save.
+        """
         try:
             yield
         except Stopped:
-            self.owed = True
-            self.save(state(), stores)
+            if state is not None:
+                self.owed = owed
+                self.save(state(), stores)
             raise stopping.Interrupted(self.path) from None
 
     def keep(self, state: Callable[[], dict[str, Any]], stores: Stores | None = None) -> None:

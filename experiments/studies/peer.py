@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
-from ...agents.playing import EVAL_SEED, evaluate
+from ...agents.playing import EVAL_SEED, Evaluation, Stopped, evaluate
 from ...envs import make
+from ...envs.make import gymnasium_options
 from ..runs.config import RunOptions
 from ..runs.resources import use_threads
 from ..runs.result import Result
@@ -35,6 +36,8 @@ class Config:
     """transitions that its replay buffer holds"""
     hidden: tuple[int, ...] = (256, 256)
     """hidden layer widths"""
+    env_options: Mapping[str, Any] = field(default_factory=dict)
+    """options of the environment, from Python or a config file"""
     run: RunOptions = field(default_factory=RunOptions)
     """the run directory"""
 
@@ -55,11 +58,11 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
 
     c = config or Config()
     threads = use_threads(c.run.threads)
-    judge = make(c.env, c.run.eval_episodes, threads=threads)
+    judge = make(c.env, c.run.eval_episodes, threads=threads, **c.env_options)
     policy_kwargs = {"net_arch": list(c.hidden)}
     model = {"sac": sb3.SAC, "td3": sb3.TD3}[c.algo](
         "MlpPolicy",
-        gymnasium.make(c.env),
+        gymnasium.make(c.env, **gymnasium_options(c.env_options)),
         learning_rate=3e-4,
         learning_starts=c.learning_starts,
         buffer_size=c.buffer_size,
@@ -75,21 +78,29 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
         with run.restored():
             pass
 
+        again = Interrupted(f"{run.path} (from its start: it cannot be resumed)")
+
+        def judging() -> Evaluation:
+            policy = SB3Policy(model.policy)
+            try:
+                return evaluate(policy, judge, seed=EVAL_SEED, stop=lambda: run.stopping)
+            except Stopped:
+                raise again from None
+
         class Log(BaseCallback):  # type: ignore[misc]
             def _on_step(self) -> bool:
                 run.tick(1)
                 if run.stopping:
-                    raise Interrupted(f"{run.path} (from its start: it cannot be resumed)")
+                    raise again
                 for info in self.locals["infos"]:
                     if run.due(run.options.log_every) and "episode" in info:
                         run.log({"return": info["episode"]["r"]})
                 if run.due(run.options.eval_every):
-                    judged = evaluate(SB3Policy(model.policy), judge, seed=EVAL_SEED)
-                    run.log(judged.row(), kind="eval")
+                    run.log(judging().row(), kind="eval")
                 return True
 
         model.learn(c.steps, callback=Log(), log_interval=None)
-        judged = evaluate(SB3Policy(model.policy), judge, seed=EVAL_SEED)
+        judged = judging()
     return Result(run.path, run.step, judged)
 
 

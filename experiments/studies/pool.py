@@ -1,6 +1,8 @@
 """Many runs at once, each in a process of its own: one engine for seeds and for suites."""
 
 import dataclasses
+import fcntl
+import logging
 import os
 import shutil
 import signal
@@ -15,6 +17,8 @@ from typing import Any, Protocol
 
 from ..runs import stopping
 from ..runs.config import save_config
+
+log = logging.getLogger("reverie")
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,21 @@ class Engine(Protocol):
         """Start what can start; return what ended since, with exit status."""
         ...
 
-    def cancel(self) -> None:
-        """Ask what runs to save and stop, wait for it, and forget what waits."""
+    def cancel(self) -> list[Job]:
+        """Ask what runs to save and stop, and wait for it; return what had not begun."""
         ...
+
+
+def in_use(path: Path) -> str | None:
+    """Return who holds a run directory, None if nobody does."""
+    try:
+        with (path / "lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return (path / "lock").read_text().strip() or "another process"
+    except OSError:  # no such file, or no locks on this file system
+        return None
+    return None
 
 
 class LocalEngine:
@@ -55,6 +71,7 @@ class LocalEngine:
         self.parallel, self.threads = parallel, threads
         self.waiting: list[Job] = []
         self.running: list[tuple[Job, subprocess.Popen[bytes]]] = []
+        self._told: set[Path] = set()
         self._folder = tempfile.TemporaryDirectory(prefix="reverie-")
 
     def submit(self, job: Job) -> None:
@@ -65,18 +82,48 @@ class LocalEngine:
         """Start what can start; return what ended."""
         ended = [(job, p.returncode) for job, p in self.running if p.poll() is not None]
         self.running = [(job, p) for job, p in self.running if p.returncode is None]
-        while self.waiting and len(self.running) < self.parallel:
-            job = self.waiting.pop(0)
-            self.running.append((job, self._start(job)))
+        for job in list(self.waiting):
+            if len(self.running) >= self.parallel:
+                break
+            if not self._held(job):
+                self.waiting.remove(job)
+                self.running.append((job, self._start(job)))
         return ended
 
-    def cancel(self) -> None:
-        """Pass one SIGTERM on to every child, and wait until all have saved."""
-        self.waiting.clear()
+    def _held(self, job: Job) -> bool:
+        """Return whether another process holds the directory, as the orphan of a killed study."""
+        holder = None if job.path is None else in_use(job.path)
+        if holder is not None and job.path is not None and job.path not in self._told:
+            self._told.add(job.path)
+            log.warning("waiting for %s, which is in use by %s", job.path, holder)
+        return holder is not None
+
+    def cancel(self) -> list[Job]:
+        """Pass one SIGTERM on to every child, wait until all have saved; return who had not begun.
+
+        A second signal meanwhile is passed on too, and stops them at once.
+        """
+        self._pass_on()
+        try:
+            self._wait()
+        except KeyboardInterrupt:
+            self._pass_on()
+            self._wait(seconds=5)
+            raise
+        early = [job for job, p in self.running if p.returncode == -signal.SIGTERM]
+        left, self.waiting = [*early, *self.waiting], []
+        return left
+
+    def _pass_on(self) -> None:
         for _, process in self.running:
             process.send_signal(signal.SIGTERM)
+
+    def _wait(self, seconds: float | None = None) -> None:
         for _, process in self.running:
-            process.wait()
+            try:
+                process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
     def _start(self, job: Job) -> subprocess.Popen[bytes]:
         """Start a run, or go on with one that was cut; its output goes beside its directory."""
@@ -98,8 +145,8 @@ class LocalEngine:
         own: dict[str, Any] = {"env": stopping.as_child(os.environ), "start_new_session": True}
         if path is None:
             return subprocess.Popen(command, **own)
-        with path.with_suffix(".log").open("ab") as log:
-            return subprocess.Popen(command, stdout=log, stderr=log, **own)
+        with path.with_suffix(".log").open("ab") as output:
+            return subprocess.Popen(command, stdout=output, stderr=output, **own)
 
 
 def run_jobs(
@@ -107,8 +154,8 @@ def run_jobs(
 ) -> list[tuple[Job, int]]:
     """Run jobs to their end, in order; return them with their exit status as they ended.
 
-    `told(job, status, left)` is called after each. Raises Interrupted after every child has saved
-    and stopped, when this process was asked to stop.
+    `told(job, status, left)` is called after each. Raises Interrupted, with what had ended, after
+    every child has saved and stopped, when this process was asked to stop.
     """
     for job in jobs:
         engine.submit(job)
@@ -122,16 +169,27 @@ def run_jobs(
             if stopping.stop_asked:
                 raise stopping.Interrupted(f"{len(done)} of {len(jobs)} runs had ended")
             time.sleep(0.05)
-    except BaseException:
-        engine.cancel()
+    except BaseException as error:
+        left = engine.cancel()
+        if isinstance(error, stopping.Interrupted):
+            raise stopping.Interrupted(f"{error}; {_how_on(jobs, left)}") from None
         raise
     return done
+
+
+def _how_on(jobs: Sequence[Job], left: Sequence[Job]) -> str:
+    if all(job.path is not None for job in jobs):
+        return "the same command goes on with the others"
+    seeds = ",".join(str(job.config.seed) for job in left)
+    begun = "" if len(left) == len(jobs) else "those that had begun say above how they go on; "
+    return begun + (f"give --seeds {seeds} for those that had not" if left else "none is left")
 
 
 def run_seeds(method: str, config: Any, seeds: Sequence[int], engine: Engine) -> int:
     """Run one configuration with each seed; return the exit status.
 
-    A `run.name` gets the seed behind it.
+    A `run.name` gets the seed behind it. Raises Interrupted as `run_jobs`: every child has said
+    how it goes on.
     """
     jobs = []
     for seed in seeds:
@@ -139,7 +197,9 @@ def run_seeds(method: str, config: Any, seeds: Sequence[int], engine: Engine) ->
         run = dataclasses.replace(config.run, name=name)
         jobs.append(Job(method, dataclasses.replace(config, seed=seed, run=run)))
     done = run_jobs(jobs, engine)
-    failed = [job.config.seed for job, status in done if status]
-    text = f"{len(seeds) - len(failed)} of {len(seeds)} seeds finished"
+    cut = [job.config.seed for job, status in done if status == stopping.INTERRUPTED]
+    failed = [job.config.seed for job, status in done if status not in (0, stopping.INTERRUPTED)]
+    text = f"{len(seeds) - len(failed) - len(cut)} of {len(seeds)} seeds finished"
+    text += f"; stopped and saved: {sorted(cut)}" if cut else ""
     print(text + (f"; failed: {sorted(failed)}" if failed else ""))
-    return 1 if failed else 0
+    return 1 if failed else stopping.INTERRUPTED if cut else 0
