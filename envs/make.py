@@ -10,7 +10,7 @@ import torch
 
 from .api import BatchEnv
 from .contexts import Contexts
-from .errors import unknown
+from .errors import missing, unknown
 from .native.env import TaskEnv
 from .shown import show_context
 from .spaces import Actions, spaces_of
@@ -31,11 +31,22 @@ def known_ids() -> list[str]:
 def import_module_of(env_id: str) -> str:
     """Import the module of `module:id`, which registers its environments; return the id alone."""
     module, _, rest = env_id.rpartition(":")
+    what = f"environment {env_id!r}"
     if rest.startswith("dm_control/"):
-        importlib.import_module(".gym.dm_control", __package__)
+        import_named(f"{__package__}.gym.dm_control", what)
     elif module:
-        importlib.import_module(module)
+        import_named(module, what)
     return rest
+
+
+def import_named(module: str, what: str) -> Any:
+    """Import a module that somebody named; ValueError, for `what`, where it is not there."""
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise ValueError(f"{what}: {module!r} is no name of a module, my_package.my_module")
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise missing(what, module, error) from error
 
 
 def register_task(task: Task) -> None:
@@ -140,7 +151,14 @@ def make(
         )
     if context is not None or streams is not None or context_in_obs != "hidden":
         raise ValueError(f"{env_id} is another package's: contexts and streams need a task of ours")
-    return noted(_make_foreign(env_id, num_envs, seed, max_episode_steps, options))
+    from gymnasium.error import DependencyNotInstalled
+
+    try:
+        return noted(_make_foreign(env_id, num_envs, seed, max_episode_steps, options))
+    except ModuleNotFoundError as error:
+        raise missing(f"environment {env_id!r}", env_id, error) from error
+    except DependencyNotInstalled as error:
+        raise ValueError(f"environment {env_id!r} needs what is not there: {error}") from error
 
 
 def noted(env: BatchEnv) -> BatchEnv:

@@ -5,6 +5,7 @@ import sys
 from typing import Any, NamedTuple
 
 from ..envs.errors import unknown
+from ..envs.make import import_named
 
 
 class Method(NamedTuple):
@@ -90,12 +91,7 @@ def script(name: str) -> Any:
         return importlib.import_module(METHODS[name].module, __package__)
     if "." not in name:
         raise unknown("method", name, METHODS)
-    try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise  # the script was found, and something that it imports was not
-        raise ValueError(f"method {name!r}: there is no module {error.name!r}") from error
+    module = import_named(name, f"method {name!r}")
     if missing := [part for part in PARTS if not hasattr(module, part)]:
         raise ValueError(f"method {name!r} lacks {', '.join(missing)}; a script has {PARTS}")
     return module
