@@ -1,6 +1,7 @@
 """What acts and what learns."""
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from ..buffers import Transitions
 
 State = tuple[Tensor, ...]  # a policy's memory: [N, ...] tensors, () if it has none
+Bounds = Mapping[str, tuple[float, float]]  # of a learner's settings: what `within` takes
 Metrics = dict[str, Tensor]  # 0-d tensors on the learner's device; reading one is a sync
 
 
@@ -69,12 +71,17 @@ def no_memory(policy: object, n: int) -> State:
 
 
 def within(config: Any, **bounds: tuple[float, float]) -> None:
-    """Raise ValueError unless each named setting lies within its bounds, ends included."""
+    """Raise ValueError unless each named setting lies within its bounds, ends included.
+
+    A list lies within them if each of its numbers does, and None does.
+    """
     for name, (low, high) in bounds.items():
         value = getattr(config, name)
-        if not low <= value <= high:
-            kind = type(config).__name__
-            raise ValueError(f"{kind}: {name} must be in [{low}, {high}], got {value}")
+        for number in value if isinstance(value, tuple | list) else (value,):
+            real = isinstance(number, Real) and not isinstance(number, bool)
+            if number is not None and not (real and low <= number <= high):
+                kind = type(config).__name__
+                raise ValueError(f"{kind}: {name} must be in [{low}, {high}], got {value!r}")
 
 
 class RandomPolicy:

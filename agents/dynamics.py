@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ..buffers import Source, Transitions
 from ..buffers.transitions import NEXT_KNOWN
+from .api import Bounds, within
 from .networks import EnsembleLinear, initialise, step
 from .seeding import generator
 from .training import adam, flatten
@@ -32,6 +33,13 @@ class DynamicsConfig:
     """transitions per gradient step, of which each member sees half"""
     steps: int = 10_000
     """gradient steps of a fit"""
+    bounds: ClassVar[Bounds] = {
+        "members": (1, 1000),
+        "hidden": (1, 16_384),
+        "lr": (0, 1),
+        "batch_size": (1, 10**7),
+        "steps": (1, 10**9),
+    }
 
 
 class DynamicsEnsemble(nn.Module):
@@ -51,6 +59,7 @@ class DynamicsEnsemble(nn.Module):
     ) -> None:
         super().__init__()
         self.config = c = config or DynamicsConfig()
+        within(c, **c.bounds)
         self.obs_dim, out = obs_dim, obs_dim + 1
         sizes = [obs_dim + act_dim, *c.hidden]
         self.layers = nn.ModuleList(EnsembleLinear(c.members, i, o) for i, o in pairwise(sizes))

@@ -3,14 +3,14 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..buffers import Transitions
 from . import losses, versions
-from .api import Metrics, State, no_memory, within
+from .api import Bounds, Metrics, State, no_memory, within
 from .networks import Critic, GaussianActor, Masks, frozen, step
 from .seeding import generator
 from .training import adam, lagging, pack, trained, unpack
@@ -46,6 +46,17 @@ class SACConfig:
     """updates of the critics per update of actor and temperature (REDQ, DroQ: 20, as utd)"""
     actor_value: str = "min"
     """what the actor climbs of the critics' values: min, or mean (REDQ, DroQ)"""
+    bounds: ClassVar[Bounds] = {
+        "gamma": (0, 1),
+        "tau": (0, 1),
+        "lr": (0, 1),
+        "hidden": (1, 16_384),
+        "critics": (1, 1000),
+        "dropout": (0, 0.99),
+        "alpha": (1e-12, 1e6),
+        "target_entropy": (-1e6, 1e6),
+        "policy_delay": (1, 1000),
+    }
 
 
 class Noise(NamedTuple):
@@ -83,8 +94,7 @@ class SAC:
         bfloat16: bool = False,
     ) -> None:
         self.config = c = config or SACConfig()
-        within(c, gamma=(0, 1), tau=(0, 1), lr=(0, 1), alpha=(1e-12, 1e6), critics=(1, 1000))
-        within(c, policy_delay=(1, 1000))
+        within(c, **c.bounds)
         if not 1 <= c.subset <= c.critics:
             raise ValueError(f"subset must be in 1..critics={c.critics}, got {c.subset}")
         if c.actor_value not in ("min", "mean"):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
 from .actors import mlp_sizes
-from .api import State
+from .api import Bounds, State, within
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,24 @@ class PPOConfig:
     """log standard deviation of the actions at the start"""
     normalize: bool = True
     """observations and rewards are divided by running statistics (VecNormalize)"""
+    bounds: ClassVar[Bounds] = {
+        "n_steps": (2, 10**7),
+        "batch_size": (2, 10**7),
+        "n_epochs": (1, 10**4),
+        "gamma": (0, 1),
+        "gae_lambda": (0, 1),
+        "clip_range": (1e-6, 100),
+        "ent_coef": (0, 1e6),
+        "vf_coef": (0, 1e6),
+        "max_grad_norm": (1e-9, 1e9),
+        "lr": (0, 1),
+        "hidden": (1, 16_384),
+        "log_std": (-20, 20),
+    }
 
     def __post_init__(self) -> None:
         """Refuse settings that make no sense."""
-        if self.n_steps < 2 or self.batch_size < 2:
-            raise ValueError(
-                f"n_steps and batch_size must be at least 2, got {self.n_steps}, {self.batch_size}"
-            )
+        within(self, **self.bounds)
 
 
 def build_ppo(

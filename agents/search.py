@@ -6,11 +6,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from .api import Bounds, within
 
 
 class Search(Protocol):
@@ -54,11 +56,20 @@ class SearchConfig:
     """Adam's weight decay (ES)"""
     elite: int = 4
     """directions that the update uses (ARS)"""
+    bounds: ClassVar[Bounds] = {
+        "population": (4, 10**6),
+        "sigma": (0, 1e6),
+        "lr": (0, 1e6),
+        "lr_decay": (0, 1),
+        "weight_decay": (0, 1e3),
+        "elite": (1, 10**6),
+    }
 
     def __post_init__(self) -> None:
         """Refuse settings that make no sense."""
-        if self.population < 4 or self.population % 2:
-            raise ValueError(f"population must be even and at least 4, got {self.population}")
+        within(self, **self.bounds)
+        if self.population % 2:
+            raise ValueError(f"population must be even, got {self.population}")
         if not (self.sigma > 0 and self.lr > 0):
             raise ValueError(f"sigma and lr must be positive, got {self.sigma}, {self.lr}")
 

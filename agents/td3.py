@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..buffers import Transitions
 from . import cloning, losses
-from .api import Metrics, State, no_memory, within
+from .api import Bounds, Metrics, State, no_memory, within
 from .networks import Critic, DeterministicActor, frozen, step
 from .seeding import generator
 from .training import lagging, pack, trained, unpack
@@ -43,6 +43,19 @@ class TD3Config:
     """weight of Q beside cloning the data's action, alpha of TD3+BC; 0 is plain TD3"""
     critic_bc: float = 0.0
     """penalty on target actions away from what the data did next, beta_2 of ReBRAC"""
+    bounds: ClassVar[Bounds] = {
+        "gamma": (0, 1),
+        "tau": (0, 1),
+        "lr": (0, 1),
+        "hidden": (1, 16_384),
+        "critics": (1, 1000),
+        "policy_delay": (1, 1000),
+        "target_noise": (0, 100),
+        "target_clip": (0, 100),
+        "explore_noise": (0, 100),
+        "bc_alpha": (0, 1e6),
+        "critic_bc": (0, 1e6),
+    }
 
 
 class Noise(NamedTuple):
@@ -73,8 +86,7 @@ class TD3:
     ) -> None:
         """Build the networks; an `actor` of your own (obs [B, O] to [-1, 1]) keeps its weights."""
         self.config = c = config or TD3Config()
-        within(c, gamma=(0, 1), tau=(0, 1), lr=(0, 1), critics=(1, 1000), policy_delay=(1, 1000))
-        within(c, bc_alpha=(0, 1e6), critic_bc=(0, 1e6))
+        within(c, **c.bounds)
         if c.critic_bc:
             self.columns = ("next_action",)
         if c.critic_norm == "batch":

@@ -8,11 +8,12 @@ step, so that one circuit serves any number of worlds and any row of a replay bu
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..api import Bounds, within
 from ..controllers import Array, namespace
 
 DORSAL, VENTRAL = 0, 1
@@ -44,6 +45,11 @@ class CircuitConfig:
     """segments from the head that the turn commands reach"""
     learn_period: bool = False
     """the period is a parameter too, as a factor of `period`; for search, it has no gradient"""
+    bounds: ClassVar[Bounds] = {
+        "period": (2, 10**6),
+        "osc_start": (-1e3, 1e3),
+        "turn_joints": (0, 64),
+    }
 
     def __post_init__(self) -> None:
         """Refuse what is not built."""
@@ -53,8 +59,7 @@ class CircuitConfig:
             raise ValueError(f"sharing {self.sharing!r} is none of all, sides, none")
         if self.init not in ("constant", "uniform"):
             raise ValueError(f"init {self.init!r} is neither constant nor uniform")
-        if self.period < 2:
-            raise ValueError(f"period must be at least 2 steps, got {self.period}")
+        within(self, **self.bounds)
 
 
 class Weights(NamedTuple):

@@ -3,13 +3,13 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from ...buffers import Transitions
-from ..api import Metrics, within
+from ..api import Bounds, Metrics, within
 from ..networks import DeterministicActor, step
 from ..seeding import generator, stream_seed
 from ..td3 import TD3, TD3Config
@@ -40,6 +40,12 @@ class OERConfig:
     """Adam learning rate of pi (with dbc)"""
     td3: TD3Config = field(default_factory=lambda: TD3Config(bc_alpha=2.5))
     """the learner of the current task"""
+    bounds: ClassVar[Bounds] = {
+        "alpha": (0, 1e6),
+        "lr": (0, 1),
+        "penalty_weight": (0, 1e9),
+        "replay_batch": (1, 10**9),
+    }
 
 
 class Memory:
@@ -82,7 +88,7 @@ class OER:
         self, obs_dim: int, act_dim: int, tasks: int, config: OERConfig | None = None, *, seed: int
     ) -> None:
         self.config = c = config or OERConfig()
-        within(c, alpha=(0, 1e6), lr=(0, 1), penalty_weight=(0, 1e9), replay_batch=(1, 10**9))
+        within(c, **c.bounds)
         if c.dbc and c.penalty != "none":
             raise ValueError(f"penalty={c.penalty!r} belongs to one policy: set dbc=False")
         self.obs_dim, self.act_dim, self.tasks, self.seed = obs_dim, act_dim, tasks, seed

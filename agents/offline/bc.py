@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ...buffers import Transitions
 from .. import cloning
-from ..api import Metrics, State, no_memory, within
+from ..api import Bounds, Metrics, State, no_memory, within
 from ..networks import DeterministicActor, step
 from ..seeding import generator
 from ..training import pack, trained, unpack
@@ -23,6 +23,7 @@ class BCConfig:
     """Adam learning rate"""
     hidden: tuple[int, ...] = (256, 256)
     """hidden layer widths"""
+    bounds: ClassVar[Bounds] = {"lr": (0, 1), "hidden": (1, 16_384)}
 
 
 class BC:
@@ -42,7 +43,7 @@ class BC:
         seed: int = 0,
     ) -> None:
         self.config = c = config or BCConfig()
-        within(c, lr=(0, 1))
+        within(c, **c.bounds)
         self.device = torch.device(device)
         with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator
             self.actor = DeterministicActor(obs_dim, act_dim, c.hidden)

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ...buffers import Transitions
 from .. import losses
-from ..api import Metrics, State, no_memory, within
+from ..api import Bounds, Metrics, State, no_memory, within
 from ..cloning import advantage_weights, weighted_cloning_loss
 from ..networks import Critic, DeterministicActor, mlp, step
 from ..seeding import generator
@@ -35,6 +35,14 @@ class IQLConfig:
     rewards by 1000 / (best - worst return of an episode), ours does not"""
     critic_norm: str = "none"
     """none or layer"""
+    bounds: ClassVar[Bounds] = {
+        "gamma": (0, 1),
+        "tau": (0, 1),
+        "lr": (0, 1),
+        "hidden": (1, 16_384),
+        "expectile": (0, 1),
+        "temperature": (0, 1e6),
+    }
 
 
 def expectile_loss(advantage: Tensor, expectile: float) -> Tensor:
@@ -75,7 +83,7 @@ class IQL:
         seed: int = 0,
     ) -> None:
         self.config = c = config or IQLConfig()
-        within(c, gamma=(0, 1), tau=(0, 1), lr=(0, 1), expectile=(0, 1), temperature=(0, 1e6))
+        within(c, **c.bounds)
         if c.critic_norm == "batch":
             raise ValueError("critic_norm='batch' needs CrossQ's joint update, which SAC has")
         self.device = torch.device(device)
