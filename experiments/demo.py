@@ -17,6 +17,11 @@ from .studies.plots import curves, sparkline
 
 def main(args: Sequence[str] = (), out: str = "runs") -> int:
     """Train SAC on the double pendulum and print returns before and after, and where things are."""
+    if {"-h", "--help"} & set(args):
+        print(f"usage: reverie demo\n\n{__doc__}")
+        return 0
+    if args:
+        raise ValueError(f"`reverie demo` takes no options, got {' '.join(args)!r}")
     logging.getLogger("reverie").setLevel(logging.WARNING)
     names = itertools.chain(["demo"], (f"demo-{i}" for i in itertools.count(2)))
     name = next(n for n in names if not (Path(out) / n).exists())

@@ -25,7 +25,7 @@ from ..agents.seeding import generator, stream_seed
 from ..envs import BatchEnv, make
 from .loops import offpolicy, onpolicy
 from .loops.build import tell_if_endless
-from .runs.config import RunOptions
+from .runs.config import RunOptions, check
 from .runs.resources import use_threads
 from .runs.result import Result
 from .runs.run import Run
@@ -157,7 +157,7 @@ def ppo_policy(c: Config) -> tuple[Any, dict[str, Any]]:
 
 def main(config: Config | None = None, *, resume: bool = False) -> Result:
     """Train as configured; `resume` continues the run directory bit for bit."""
-    c = config or Config()
+    c = check(config or Config())
     own = {"links": c.links, "time_feature": True}
     c = dataclasses.replace(c, env_options={**c.env_options, **own})
     if c.search in ("td3", "ppo") and c.controller not in ("circuit", "mlp"):

@@ -28,7 +28,7 @@ from .loops.continual import (
 )
 from .loops.sources import require_same
 from .runs import stopping
-from .runs.config import RunOptions
+from .runs.config import RunOptions, check
 from .runs.phase import Phase
 from .runs.resources import check_device, use_threads
 from .runs.result import Result
@@ -124,7 +124,7 @@ STEP = "gradient steps"
 
 def main(config: Config | None = None, *, resume: bool = False) -> Result:
     """Learn the sequence as configured; `resume` continues the run directory bit for bit."""
-    c = config or Config()
+    c = check(config or Config())
     check_device(c.run.device)
     if c.run.device != "cpu":
         raise ValueError(f"OER learns on the CPU in this version, got device={c.run.device!r}")

@@ -7,7 +7,7 @@ from typing import Any
 from ..agents import Policy
 from ..agents.sb3 import PPOConfig, load_mlp_ppo
 from .loops import onpolicy
-from .runs.config import RunOptions
+from .runs.config import RunOptions, check
 from .runs.result import Result
 
 
@@ -46,7 +46,7 @@ STEP = "environment steps"
 
 def main(config: Config | None = None, *, resume: bool = False) -> Result:
     """Train PPO as configured; `resume` continues the run directory bit for bit."""
-    c = config or Config()
+    c = check(config or Config())
     return onpolicy.run_ppo("ppo", c, c.agent, resume)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from ..agents import SAC, Policy, SACConfig
 from ..agents.actors import gaussian_policy, go_on
 from .loops import offpolicy
-from .runs.config import RunOptions
+from .runs.config import RunOptions, check
 from .runs.result import Result
 
 
@@ -74,7 +74,7 @@ STEP = "environment steps"
 
 def main(config: Config | None = None, *, resume: bool = False) -> Result:
     """Train SAC as configured; `resume` continues the run directory bit for bit."""
-    return offpolicy.run_agent("sac", SAC, config or Config(), resume)
+    return offpolicy.run_agent("sac", SAC, check(config or Config()), resume)
 
 
 def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Policy, int]:

@@ -7,7 +7,7 @@ from typing import Any
 from ..agents import TD3, Policy, TD3Config
 from ..agents.actors import deterministic_policy, go_on
 from .loops import offpolicy
-from .runs.config import RunOptions, from_dict
+from .runs.config import RunOptions, check, from_dict
 from .runs.result import Result
 
 
@@ -62,7 +62,7 @@ STEP = "environment steps"
 
 def main(config: Config | None = None, *, resume: bool = False) -> Result:
     """Train TD3 as configured; `resume` continues the run directory bit for bit."""
-    return offpolicy.run_agent("td3", TD3, config or Config(), resume)
+    return offpolicy.run_agent("td3", TD3, check(config or Config()), resume)
 
 
 def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Policy, int]:

@@ -7,7 +7,7 @@ from typing import Any
 from ..agents import Policy
 from ..agents.td3 import TD3, TD3Config
 from .loops import offline
-from .runs.config import RunOptions, from_dict
+from .runs.config import RunOptions, check, from_dict
 from .runs.result import Result
 
 
@@ -43,7 +43,7 @@ STEP = "gradient steps"
 
 def main(config: Config | None = None, *, resume: bool = False) -> Result:
     """Train as configured; `resume` continues the run directory bit for bit."""
-    return offline.run_offline("td3bc", TD3, config or Config(), resume)
+    return offline.run_offline("td3bc", TD3, check(config or Config()), resume)
 
 
 def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Policy, int]:

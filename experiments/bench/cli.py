@@ -4,10 +4,10 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
+from ..runs.config import parse
 from ..runs.stamp import hardware
 from . import buffer, env, gpu, learner, offline, population
 from .report import OURS, BenchOptions, Report
@@ -80,7 +80,7 @@ def show(report: Report, options: BenchOptions) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Measure what the arguments name, print a table, write the JSON file; return 0."""
-    options = tyro.cli(BenchOptions, args=argv, prog="reverie bench")
+    options = parse(BenchOptions, argv, "bench")
     report = BENCHES[options.what](options)
     show(report, options)
     if options.json is not None:

@@ -9,10 +9,15 @@ from typing import Any
 
 from ...agents.playing import evaluate
 from ...envs import known_ids, make
+from ...envs.errors import nearest
 from ..runs import stopping
+from ..runs.config import parse
 from ..runs.loading import load_policy
 from ..runs.policy import LoadedPolicy, world
 from ..runs.result import load_run
+
+LISTS = ("methods", "envs", "runs", "zoo")
+PICTURES = (".png", ".pdf", ".svg")
 
 
 @dataclass(frozen=True)
@@ -27,12 +32,6 @@ class EvalOptions:
     """another environment than the run's own"""
     explore: bool = False
     """act with exploration noise"""
-
-
-def _cli(cls: Any, args: Sequence[str], name: str) -> Any:
-    import tyro
-
-    return tyro.cli(cls, args=list(args), prog=f"reverie {name}")
 
 
 def _positional(args: Sequence[str], command: str) -> tuple[list[str], list[str]]:
@@ -55,7 +54,7 @@ def _world(policy: LoadedPolicy, env: str | None, num_envs: int, seed: int = 0) 
 def score(args: Sequence[str]) -> int:
     """Print the mean, spread and length of a run's episodes."""
     paths, rest = _positional(args, "eval")
-    options: EvalOptions = _cli(EvalOptions, rest, "eval RUN...")
+    options = parse(EvalOptions, rest, "eval RUN...")
     with stopping.stop_on_signals():
         for path in paths:
             print(json.dumps(_score(path, options)), flush=True)
@@ -87,7 +86,7 @@ class PlotOptions:
     """
 
     out: Path = Path("curve.png")
-    """PNG to write"""
+    """picture to write: .png, .pdf or .svg"""
     kind: str = "eval"
     """eval or train returns"""
     against: str | None = None
@@ -99,7 +98,9 @@ class PlotOptions:
 def plot(args: Sequence[str]) -> int:
     """Write a PNG of learning curves, or of what one metric costs in another."""
     paths, rest = _positional(args, "plot")
-    options: PlotOptions = _cli(PlotOptions, rest, "plot RUN...")
+    options = parse(PlotOptions, rest, "plot RUN...")
+    if options.out.suffix not in PICTURES:
+        raise ValueError(f"--out {options.out}: end it with one of {', '.join(PICTURES)}")
     from ..studies.plots import curves, panels, tradeoff
     from ..studies.results import read_results
 
@@ -145,7 +146,7 @@ def _panel(policy: LoadedPolicy) -> Any:
 def watch(args: Sequence[str]) -> int:
     """Write a short video, or a strip of pictures, of a run's policy."""
     paths, rest = _positional(args, "watch")
-    options: WatchOptions = _cli(WatchOptions, rest, "watch RUN")
+    options = parse(WatchOptions, rest, "watch RUN")
     from .film import film, film_dump, to_film
 
     for path in paths:
@@ -173,9 +174,15 @@ def show(args: Sequence[str]) -> int:
     """Print methods, environments or the runs of a folder."""
     from ..methods import COMMANDS, METHODS
 
-    what = args[0] if args else "all"
-    if what not in ("all", "methods", "envs", "runs", "zoo"):
-        raise ValueError(f"list what? {what!r} is none of methods, envs, runs, zoo")
+    what, *more = args or ["all"]
+    if what in ("-h", "--help"):
+        print("usage: reverie list [methods | envs | zoo | runs [FOLDER]]")
+        return 0
+    if what not in ("all", *LISTS):
+        near = nearest(what, LISTS)
+        raise ValueError(f"list what? {what!r} is none of {', '.join(LISTS)}{near}")
+    if len(more) > (what == "runs"):
+        raise ValueError(f"`reverie list {what}` takes nothing more, got {' '.join(more)!r}")
     if what in ("all", "methods"):
         for name, method in METHODS.items():
             print(f"{name:8s} {method.about}")
@@ -191,7 +198,7 @@ def show(args: Sequence[str]) -> int:
             card = zoo.card(name)
             print(f"zoo:{name:22s} {card['env']}, return {card['return']:.1f}, {card['note']}")
     if what == "runs":
-        _list_runs(Path(args[1] if len(args) > 1 else "runs"))
+        _list_runs(Path(more[0] if more else "runs"))
     return 0
 
 
@@ -200,10 +207,13 @@ def _list_runs(folder: Path) -> None:
     if not stamps:
         print(f"no runs in {folder}/", file=sys.stderr)
     for path in stamps:
-        stamp = json.loads(path.read_text())
-        score = load_run(path.parent).frame()
-        last = f"{score['return'][-1]:10.1f}" if len(score.get("return", ())) else f"{'-':>10s}"
-        print(f"{stamp['status']:11s} {stamp['step']:>10,} steps {last}  {path.parent}")
+        try:
+            run = load_run(path.parent)
+            score = run.frame().get("return", ())
+            last = f"{score[-1]:10.1f}" if len(score) else f"{'-':>10s}"
+            print(f"{run.stamp['status']:11s} {run.stamp['step']:>10,} steps {last}  {path.parent}")
+        except (OSError, ValueError, KeyError, TypeError) as error:  # one that nobody can read
+            print(f"{'damaged':11s} {path.parent}: {type(error).__name__}: {error}")
 
 
 @dataclass(frozen=True)
@@ -217,7 +227,7 @@ class CheckOptions:
 def check(args: Sequence[str]) -> int:
     """Print a table of findings; the exit status is 1 if one is a fault."""
     ids, rest = _positional(args, "check-env")
-    options: CheckOptions = _cli(CheckOptions, rest, "check-env ID")
+    options = parse(CheckOptions, rest, "check-env ID")
     from rich.console import Console
     from rich.table import Table
 

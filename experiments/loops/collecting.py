@@ -20,7 +20,7 @@ from ...buffers.shards import read_shard, verify
 from ...envs import BatchEnv, actions_of, make
 from ...envs.contexts import parse_contexts
 from ..runs import checkpoint, stopping, zoo
-from ..runs.config import read_config
+from ..runs.config import check, parse, read_config
 from ..runs.loading import load_policy
 
 REFERENCE_SEED = 555_000_000  # of the episodes that give a card its references
@@ -189,7 +189,7 @@ def seeing(name: str, policy: Any, env_id: str, env: BatchEnv, kwargs: dict[str,
 
 def collect_dataset(options: CollectOptions, stop: Callable[[], bool] = never) -> Dataset:
     """Collect what the options say; return the dataset, not yet written. Stopped as `play`."""
-    o = options
+    o = check(options)
     sources = [str(o.replay)] if o.replay is not None else list(o.policy)
     own = next((c["env"] for c in map(_config_of, sources) if c), None)
     env_id = o.env or own
@@ -252,9 +252,7 @@ def reference(
 
 def main(args: Sequence[str]) -> int:
     """Collect, write, and print the card's main numbers."""
-    import tyro
-
-    options = tyro.cli(CollectOptions, args=list(args), prog="reverie collect")
+    options = parse(CollectOptions, args, "collect")
     with stopping.stop_on_signals():
         data = collect_dataset(options, stopping.asked)
         card = data.save(options.out)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...envs.errors import unknown
+from ..runs.config import parse as parse_options
 from . import evidence, stats
 from .claim import Claim, parse
 from .evidence import Commit
@@ -303,9 +304,7 @@ def verdicts(file: Path, results: Path) -> list[Verdict]:
 
 def main(args: Sequence[str]) -> int:
     """Run `reverie claims`; the exit status is 1 if a claim breaks the rules."""
-    import tyro
-
-    options = tyro.cli(ClaimsOptions, args=list(args), prog="reverie claims")
+    options = parse_options(ClaimsOptions, args, "claims")
     if not options.claims.exists():
         raise FileNotFoundError(f"{options.claims}: no such file of claims")
     found = verdicts(options.claims, options.results)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..runs.aside import write_text
+from ..runs.config import parse
 from ..runs.stopping import stop_on_signals
 from . import tables
 from .plots import panels
@@ -53,11 +54,10 @@ class CompareOptions:
 
 def main(args: Sequence[str]) -> int:
     """Run `reverie compare SUITE.toml`; the exit status is 1 if a run did not finish."""
-    import tyro
-
-    if not args or args[0].startswith("-"):
+    named = bool(args) and not args[0].startswith("-")
+    if not named and not {"-h", "--help"} & set(args):
         raise ValueError("`reverie compare` needs a suite: reverie compare SUITE.toml --jobs 2")
-    options = tyro.cli(CompareOptions, args=list(args[1:]), prog="reverie compare SUITE.toml")
+    options = parse(CompareOptions, args[1:] if named else args, "compare SUITE.toml")
     path = Path(args[0])
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such suite")

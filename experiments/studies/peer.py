@@ -11,7 +11,7 @@ from typing import Any, Literal, NoReturn
 from ...agents.playing import EVAL_SEED, Evaluation, Stopped, evaluate
 from ...envs import make
 from ...envs.make import gymnasium_options
-from ..runs.config import RunOptions
+from ..runs.config import RunOptions, check
 from ..runs.resources import use_threads
 from ..runs.result import Result
 from ..runs.run import Run
@@ -56,7 +56,7 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
 
     from ...agents.sb3 import SB3Policy
 
-    c = config or Config()
+    c = check(config or Config())
     threads = use_threads(c.run.threads)
     judge = make(c.env, c.run.eval_episodes, threads=threads, **c.env_options)
     policy_kwargs = {"net_arch": list(c.hidden)}
