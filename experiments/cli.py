@@ -12,7 +12,8 @@ from ..agents.playing import Stopped
 from ..envs.errors import unknown
 from . import methods
 from .methods import COMMANDS, METHODS
-from .runs.config import from_dict, read_config
+from .refusals import printing, refusal
+from .runs.config import from_dict, parse, read_config, whole_number
 from .runs.stopping import (
     AT_ONCE,
     DIVERGED,
@@ -25,37 +26,49 @@ from .runs.stopping import (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit status."""
+    """Run one command; return the exit status.
+
+    What we refuse is told in one line, status 2. What somebody else's code raises goes through,
+    with its traceback, and so does everything with REVERIE_TRACEBACK in the environment.
+    """
     stop_with_parent()
-    args = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    if not sys.flags.safe_path and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # for `module:id` and --method; behind what is installed
+    with printing():
+        try:
+            return _run(list(sys.argv[1:] if argv is None else argv))
+        except Interrupted as stop:
+            print(f"reverie: stopped and saved: {stop}", file=sys.stderr)
+            return INTERRUPTED
+        except Stopped as stop:
+            print(f"reverie: {stop}; the same command begins again", file=sys.stderr)
+            return INTERRUPTED
+        except KeyboardInterrupt:
+            print("reverie: stopped at once, nothing was saved", file=sys.stderr)
+            return AT_ONCE
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            text = refusal(error)
+            if text is None or os.environ.get("REVERIE_TRACEBACK"):
+                raise
+            print(f"reverie: {text}", file=sys.stderr)
+            return 2
+
+
+def _run(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(usage())
         return 0
-    try:
-        own, rest = _take(args, "--method")
-        name, rest = (own, rest) if own is not None else (args[0], args[1:])
-        if own is not None or name in METHODS or "." in name:
-            return run_method(name, rest)
-        if name not in COMMANDS:
-            raise unknown("command", name, [*METHODS, *COMMANDS])
-        status: int = methods.command(name)(rest)
-        return status
-    except Interrupted as stop:
-        print(f"reverie: stopped and saved: {stop}", file=sys.stderr)
-        return INTERRUPTED
-    except Stopped as stop:
-        print(f"reverie: {stop}; the same command begins again", file=sys.stderr)
-        return INTERRUPTED
-    except KeyboardInterrupt:
-        print("reverie: stopped at once, nothing was saved", file=sys.stderr)
-        return AT_ONCE
-    except (ValueError, FileNotFoundError, FileExistsError, RuntimeError, KeyError) as error:
-        if os.environ.get("REVERIE_TRACEBACK"):
-            raise
-        text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f"reverie: {text}", file=sys.stderr)
-        return 2
+    own, rest = _take(args, "--method")
+    name, rest = (own, rest) if own is not None else (args[0], args[1:])
+    if own is not None or name in METHODS or "." in name:
+        return run_method(name, rest)
+    if name not in COMMANDS:
+        raise unknown("command", name, [*METHODS, *COMMANDS])
+    status: int = methods.command(name)(rest)
+    return status
 
 
 def usage() -> str:
@@ -69,6 +82,7 @@ def usage() -> str:
             "",
             "A script of your own: reverie --method my_package.my_script [options]",
             "A first run: reverie sac --preset quick",
+            "REVERIE_TRACEBACK=1 shows where in the code a message of one line was raised.",
         ]
     )
 
@@ -76,21 +90,23 @@ def usage() -> str:
 def run_method(name: str, args: list[str]) -> int:
     """Train by a method script: presets, config files, resuming, several seeds."""
     module = methods.script(name)
-    preset, args = _take(args, "--preset")
-    source, args = _take(args, "--config")
-    resume, args = _take(args, "--resume")
-    seeds, args = _take(args, "--seeds")
-    jobs, args = _take(args, "--jobs")
-    limit, args = _take(args, "--max-episode-steps")
-    if seeds is not None and resume is not None:
+    given = {}
+    for option in ("preset", "config", "resume", "seeds", "jobs", "max-episode-steps"):
+        given[option], args = _take(args, f"--{option}")
+    alone = [f"--{o}" for o in ("preset", "config", "resume") if given[o] is not None]
+    if len(alone) > 1:
+        raise ValueError(f"give {alone[0]} or {alone[1]}: each says what the options change")
+    if given["seeds"] is not None and given["resume"] is not None:
         raise ValueError("--resume goes on with one run: give it without --seeds, for each of them")
-    default = _default(module, name, preset, source, resume)
+    if given["jobs"] is not None and given["seeds"] is None:
+        raise ValueError("--jobs is for several runs: give --seeds 0:5 too")
+    default = _default(module, name, given["preset"], given["config"], given["resume"])
     config = _parse(module, args, default, name)
-    if limit is not None:
-        config = _limited(config, limit)
-    if seeds is not None:
-        return _run_seeds(name, config, seeds, jobs or "1")
-    return _train(module, name, config, resume is not None)
+    if given["max-episode-steps"] is not None:
+        config = _limited(config, given["max-episode-steps"])
+    if given["seeds"] is not None:
+        return _run_seeds(name, config, given["seeds"], given["jobs"] or "1")
+    return _train(module, name, config, given["resume"] is not None)
 
 
 def _default(
@@ -105,7 +121,10 @@ def _default(
     method, values = read_config(path)
     if method != name:
         raise ValueError(f"{path} is a run of {method!r}: use `reverie {method}`")
-    default = from_dict(module.Config, values)
+    try:
+        default = from_dict(module.Config, values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     if resume is None:
         return default
     place = dataclasses.replace(default.run, out=str(path.parent), name=path.name)
@@ -113,20 +132,15 @@ def _default(
 
 
 def _parse(module: Any, args: list[str], default: Any, name: str) -> Any:
-    import tyro
+    from tyro.conf import OmitArgPrefixes
 
     flat = not getattr(module, "PREFIXED", False)  # two parts of a method may share a name
-    config_type = tyro.conf.OmitArgPrefixes[module.Config] if flat else module.Config  # type: ignore[misc]
+    config_type = OmitArgPrefixes[module.Config] if flat else module.Config  # type: ignore[misc]
     extra = "\n\nAlso: --preset " + "|".join(module.PRESETS)
     extra += "; --config RUN or config.json; --resume RUN; --seeds 0:5 --jobs 2; "
     extra += "--max-episode-steps N, the environment's time limit (0: none)"
-    return tyro.cli(
-        config_type,
-        args=args,
-        default=default,
-        prog=f"reverie {name}",
-        description=(module.__doc__ or "") + extra,
-    )
+    about = (module.__doc__ or "") + extra
+    return parse(config_type, args, name, default=default, description=about)
 
 
 def _limited(config: Any, limit: str) -> Any:
@@ -142,8 +156,8 @@ def _run_seeds(name: str, config: Any, seeds: str, jobs: str) -> int:
     from .studies.pool import LocalEngine, run_seeds
     from .studies.suite import parse_seeds
 
-    parallel = int(jobs)
-    threads = config.run.threads or max(1, affinity_threads() // max(parallel, 1))
+    parallel = whole_number(jobs, "jobs")
+    threads = config.run.threads or max(1, affinity_threads() // parallel)
     with stop_on_signals():
         return run_seeds(name, config, parse_seeds(seeds), LocalEngine(parallel, threads))
 

@@ -37,7 +37,7 @@ FLOORS = {
         ("__init__",),
     ],
     "experiments": [
-        ("methods", "__init__"),
+        ("methods", "refusals", "__init__"),
         ("runs",),
         ("loops",),
         ("studies",),

@@ -4,6 +4,7 @@ import fcntl
 import json
 import logging
 import os
+import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from .config import read_config, save_config, to_dict
 log = logging.getLogger("reverie")
 Stores = Mapping[str, ReplayBuffer]  # by name: buffers whose rows lie in shards of their own
 LOCK = "lock"
+TRACEBACK = "traceback.txt"  # of the error that ended a run
 MAY_CHANGE = ("steps.", "run.")  # of a configuration, at a resume; but not the device
 TOLD = ("python", "packages", "cpu", "threads")  # of a stamp: another one is told, not refused
 
@@ -140,6 +142,7 @@ class Directory:
         if self.old:
             self._tell_what_differs()
         save_config(self.path / "config.json", self.method, self.config)
+        (self.path / TRACEBACK).unlink(missing_ok=True)  # of a run that failed and goes on now
         self.begun = True
         self.status("running", step)
 
@@ -164,7 +167,15 @@ class Directory:
         if self.begun:
             more = {} if error is None else {"error": f"{type(error).__name__}: {error}"}
             self.status(stopping.STATUS.get(type(error), "failed"), step, **more)
+            if error is not None and type(error) not in stopping.STATUS:
+                self._keep_traceback(error)
         self.close()
+
+    def _keep_traceback(self, error: BaseException) -> None:
+        try:
+            (self.path / TRACEBACK).write_text("".join(traceback.format_exception(error)))
+        except OSError as refused:
+            log.warning("%s not written: %s", TRACEBACK, refused)
 
     def close(self) -> None:
         """Let others in."""

@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any, Protocol
 
 
@@ -75,7 +76,8 @@ class Watch:
     def _show(self) -> None:
         line = self._lines[-1]
         if self._bar is None:
-            print(line, file=sys.stderr, flush=True)
+            with suppress(OSError):  # nobody reads it any more: the run goes on
+                print(line, file=sys.stderr, flush=True)
         else:
             c = line.counter
             self._bar.update(line.task, completed=c.step, text=c.text, rate=line.rate)
