@@ -64,6 +64,11 @@ class ReplayBuffer:
         layout = Layout(env.obs_dim, env.act_dim)
         return cls(layout, capacity - capacity % env.num_envs, env.num_envs, seed=seed, **keywords)
 
+    @staticmethod
+    def row_bytes(layout: Layout) -> int:
+        """Return the bytes of a transition: its numbers, its episode and whether it is valid."""
+        return 4 * layout.width + 9
+
     def __len__(self) -> int:
         """Rows that can be sampled."""
         return (self.total - self.oldest) * self.num_envs - self._num_invalid

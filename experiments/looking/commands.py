@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ...agents.playing import evaluate
 from ...envs import known_ids, make
 from ...envs.errors import nearest
@@ -209,7 +211,7 @@ def _list_runs(folder: Path) -> None:
     for path in stamps:
         try:
             run = load_run(path.parent)
-            score = run.frame().get("return", ())
+            score = run.frame().get("return", np.zeros(0))
             last = f"{score[-1]:10.1f}" if len(score) else f"{'-':>10s}"
             print(f"{run.stamp['status']:11s} {run.stamp['step']:>10,} steps {last}  {path.parent}")
         except (OSError, ValueError, KeyError, TypeError) as error:  # one that nobody can read

@@ -13,7 +13,7 @@ from ...buffers import Layout, ReplayBuffer
 from ...envs import BatchEnv, make
 from ...envs.check import without_end
 from ...envs.contexts import parse_contexts
-from ..runs.resources import check_device, use_threads
+from ..runs.resources import check_device, require_memory, use_threads
 
 log = logging.getLogger("reverie")
 
@@ -66,4 +66,5 @@ def replay_for(config: Any, env: BatchEnv) -> ReplayBuffer:
         )
     capacity = c.buffer_size - c.buffer_size % env.num_envs
     layout, seed = Layout(env.obs_dim, env.act_dim), stream_seed(c.seed, "replay")
+    require_memory(capacity, ReplayBuffer.row_bytes(layout), "buffer_size", c.run.device)
     return ReplayBuffer(layout, capacity, env.num_envs, device=c.run.device, seed=seed)

@@ -96,7 +96,8 @@ def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
 
     Raises ValueError, naming the key, for one that is unknown, of another type or out of range.
     """
-    return _fitting(convert(cls, values, ""))
+    config: T = convert(cls, values, "")
+    return _fitting(config)
 
 
 def check(config: T) -> T:
@@ -104,7 +105,8 @@ def check(config: T) -> T:
 
     Raises ValueError, naming the field, for another type and for a number out of its range.
     """
-    return _fitting(convert(type(config), config, ""))
+    checked: T = convert(type(config), config, "")
+    return _fitting(checked)
 
 
 def parse(cls: type[T], args: Sequence[str], command: str, **more: Any) -> T:
