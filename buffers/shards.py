@@ -79,15 +79,15 @@ def append_rows(buffer: ReplayBuffer, folder: Path, shards: Sequence[Shard]) -> 
     return [*kept, Shard(path.name, first, buffer.total, size, file_digest(path))]
 
 
-def verify(folder: Path, shards: Sequence[Shard]) -> str | None:
-    """Return what is wrong with the first bad shard, or None."""
+def verify(folder: Path, shards: Sequence[Shard], digests: bool = True) -> str | None:
+    """Return what is wrong with the first bad shard, or None; without digests only the sizes."""
     for shard in shards:
         path = folder / shard.name
         if not path.exists():
             return f"{path} is missing"
         if path.stat().st_size != shard.size:
             return f"{path} has {path.stat().st_size} bytes, expected {shard.size}"
-        if file_digest(path) != shard.sha256:
+        if digests and file_digest(path) != shard.sha256:
             return f"{path} does not match its sha256"
     return None
 
@@ -116,10 +116,13 @@ def read_shard(path: Path, num_envs: int, width: int) -> dict[str, Tensor]:
 def read_rows(buffer: ReplayBuffer, folder: Path, shards: Sequence[Shard], total: int) -> None:
     """Write the shards' rows back into a buffer that had seen `total` vector steps.
 
-    Rows that were overwritten since are skipped. Raises ValueError as `read_shard`, and for a
-    shard with another number of steps than its manifest says.
+    Rows that were overwritten since are skipped. Raises ValueError as `read_shard`, where rows are
+    missing, and for a shard with another number of steps than its manifest says.
     """
     oldest = max(0, total - buffer.capacity // buffer.num_envs)
+    ends = [(a.last, b.first) for a, b in itertools.pairwise(shards)]
+    if any(last != first for last, first in ends) or (shards and shards[-1].last != total):
+        raise ValueError(f"the shards in {folder} do not make up the rows up to step {total}")
     for shard in shards:
         parts = read_shard(folder / shard.name, buffer.num_envs, buffer.layout.width)
         if len(parts["rows"]) != shard.last - shard.first:
@@ -139,22 +142,31 @@ def prune(folder: Path, needed: set[str]) -> None:
             path.unlink()
 
 
+def remove(folder: Path, shards: Sequence[Shard]) -> None:
+    """Delete these shards: of a checkpoint that could not be finished."""
+    for shard in shards:
+        (folder / shard.name).unlink(missing_ok=True)
+
+
 def to_json(shards: Sequence[Shard]) -> list[dict[str, Any]]:
     """Return the shards as a manifest holds them."""
     return [asdict(s) for s in shards]
 
 
 def from_json(rows: Sequence[Mapping[str, Any]]) -> list[Shard]:
-    """Read `to_json` back; ValueError for a name that is not a shard's, and for wrong types."""
+    """Read `to_json` back; ValueError for a name that is not a shard's, other rows, wrong types."""
     shards = []
     for row in rows:
         if not isinstance(row, Mapping) or row.keys() != {f.name for f in fields(Shard)}:
             raise ValueError(f"{str(row)[:80]!r} is not a shard's entry")
         shard = Shard(**row)
-        if not isinstance(shard.name, str) or not _NAME.fullmatch(shard.name):
+        match = _NAME.fullmatch(shard.name) if isinstance(shard.name, str) else None
+        if match is None:
             raise ValueError(f"{shard.name!r} is not a shard's name")
         numbers = (shard.first, shard.last, shard.size)
         if not all(type(x) is int for x in numbers) or not 0 <= shard.first <= shard.last:
             raise ValueError(f"shard {shard.name}: steps and size are {numbers}")
+        if (int(match[2]), int(match[3])) != (shard.first, shard.last):
+            raise ValueError(f"{shard.name} is listed with rows {shard.first} to {shard.last}")
         shards.append(shard)
     return shards

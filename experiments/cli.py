@@ -14,6 +14,7 @@ from . import methods
 from .methods import COMMANDS, METHODS
 from .refusals import printing, refusal
 from .runs.config import from_dict, parse, read_config, whole_number
+from .runs.directory import restarting
 from .runs.stopping import (
     AT_ONCE,
     DIVERGED,
@@ -91,44 +92,63 @@ def run_method(name: str, args: list[str]) -> int:
     """Train by a method script: presets, config files, resuming, several seeds."""
     module = methods.script(name)
     given = {}
-    for option in ("preset", "config", "resume", "seeds", "jobs", "max-episode-steps"):
+    for option in ("preset", "config", "resume", "restart", "seeds", "jobs", "max-episode-steps"):
         given[option], args = _take(args, f"--{option}")
     alone = [f"--{o}" for o in ("preset", "config", "resume") if given[o] is not None]
     if len(alone) > 1:
         raise ValueError(f"give {alone[0]} or {alone[1]}: each says what the options change")
-    if given["seeds"] is not None and given["resume"] is not None:
+    resume, anew, seeds = given["resume"], given["restart"], given["seeds"]
+    if seeds is not None and resume is not None:
         raise ValueError("--resume goes on with one run: give it without --seeds, for each of them")
-    if given["jobs"] is not None and given["seeds"] is None:
+    if anew is not None and (resume is not None or seeds is not None):
+        raise ValueError("--restart begins one run anew: give it without --resume and --seeds")
+    if given["jobs"] is not None and seeds is None:
         raise ValueError("--jobs is for several runs: give --seeds 0:5 too")
-    default = _default(module, name, given["preset"], given["config"], given["resume"])
+    place = resume or anew
+    default = _default(module, name, given["preset"], given["config"], place)
     config = _parse(module, args, default, name)
     if given["max-episode-steps"] is not None:
         config = _limited(config, given["max-episode-steps"])
-    if given["seeds"] is not None:
-        return _run_seeds(name, config, given["seeds"], given["jobs"] or "1")
-    return _train(module, name, config, given["resume"] is not None)
+    if place is not None and _place(config) != _place(default):
+        raise ValueError(f"{place} is where the run lies: give no --out and no --name with it")
+    if anew is not None:
+        with restarting(_place(config)):
+            return _train(module, name, config, False)
+    if seeds is not None:
+        return _run_seeds(name, config, seeds, given["jobs"] or "1")
+    return _train(module, name, config, resume is not None)
 
 
 def _default(
-    module: Any, name: str, preset: str | None, source: str | None, resume: str | None
+    module: Any, name: str, preset: str | None, source: str | None, place: str | None
 ) -> Any:
-    """Return the configuration that the options change: a preset's, a file's, a run's."""
+    """Return the configuration that the options change: a preset's, a file's, a run's.
+
+    `place`: the directory of the run that goes on, or begins anew, whose configuration it is then.
+    """
     if preset is not None and preset not in module.PRESETS:
         raise unknown("preset", preset, module.PRESETS)
-    if source is None and resume is None:
-        return module.PRESETS[preset or "default"]
-    path = Path(source or resume or "").resolve()
-    method, values = read_config(path)
-    if method != name:
-        raise ValueError(f"{path} is a run of {method!r}: use `reverie {method}`")
-    try:
-        default = from_dict(module.Config, values)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    if resume is None:
+    if source is not None or (place is not None and preset is None):
+        path = Path(source or place or "").resolve()
+        method, values = read_config(path)
+        if method != name:
+            raise ValueError(f"{path} is a run of {method!r}: use `reverie {method}`")
+        try:
+            default = from_dict(module.Config, values)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+    else:
+        default = module.PRESETS[preset or "default"]
+    if place is None:
         return default
-    place = dataclasses.replace(default.run, out=str(path.parent), name=path.name)
-    return dataclasses.replace(default, run=place)
+    there = Path(place).resolve()  # `.` has no name
+    there = there.parent if there.is_file() else there
+    run = dataclasses.replace(default.run, out=str(there.parent), name=there.name)
+    return dataclasses.replace(default, run=run)
+
+
+def _place(config: Any) -> Path:
+    return Path(config.run.out, config.run.name)
 
 
 def _parse(module: Any, args: list[str], default: Any, name: str) -> Any:
@@ -137,7 +157,7 @@ def _parse(module: Any, args: list[str], default: Any, name: str) -> Any:
     flat = not getattr(module, "PREFIXED", False)  # two parts of a method may share a name
     config_type = OmitArgPrefixes[module.Config] if flat else module.Config  # type: ignore[misc]
     extra = "\n\nAlso: --preset " + "|".join(module.PRESETS)
-    extra += "; --config RUN or config.json; --resume RUN; --seeds 0:5 --jobs 2; "
+    extra += "; --config RUN or config.json; --resume RUN or --restart RUN; --seeds 0:5 --jobs 2; "
     extra += "--max-episode-steps N, the environment's time limit (0: none)"
     about = (module.__doc__ or "") + extra
     return parse(config_type, args, name, default=default, description=about)

@@ -86,7 +86,10 @@ def from_run(run: Path, until: int | None, card: Card) -> Dataset:
         raise FileNotFoundError(f"{run} has no checkpoint at {until}; it has {sorted(steps)}")
     if not points:
         raise FileNotFoundError(f"{run} has no checkpoint")
-    stores = checkpoint.manifest_stores(steps[until] if until is not None else points[-1])
+    point = steps[until] if until is not None else points[-1]
+    if problem := checkpoint.problem(point, run / "buffer"):
+        raise ValueError(f"{point} cannot be used: {problem}")
+    stores = checkpoint.manifest_stores(point)
     shards = stores.get("replay", [])
     if not shards:
         raise ValueError(f"{run} is a run of {method!r}, which keeps no replay buffer")

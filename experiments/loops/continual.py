@@ -24,6 +24,7 @@ from ...buffers.source import load_state, state_of
 from ...envs import BatchEnv, Contexts, make
 from ...envs.families import members
 from ..runs import zoo
+from ..runs.rows import read_rows
 from .collecting import CollectOptions, collect_dataset
 
 
@@ -172,7 +173,6 @@ def report(c: Any, s: Learning) -> dict[str, float]:
 
 def matrix_of(run: Path) -> Any:
     """Return the matrix of returns [N, N] of a run, row by row after each task."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    rows = [line for line in lines if line["kind"] == "task"]
+    rows = [row for row in read_rows(run / "metrics.jsonl") if row["kind"] == "task"]
     n = sum(key.removeprefix("task").isdigit() for key in rows[0])
     return np.array([[row[f"task{j}"] for j in range(n)] for row in rows])

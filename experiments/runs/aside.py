@@ -1,5 +1,6 @@
 """Files that are whole at every instant: written aside, then renamed over the old one."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,3 +29,16 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file in one replace."""
     with aside(path) as partial:
         partial.write_text(text, newline="")
+
+
+def overwrite(path: Path, text: str) -> None:
+    """Write a small text file over itself: where a full disk has no room for a second one.
+
+    One write into the blocks that the file has; OSError if it does not fit them.
+    """
+    data = text.encode()
+    with path.open("r+b", buffering=0) as file:
+        if os.fstat(file.fileno()).st_blocks * 512 < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        file.write(data)
+        file.truncate()

@@ -1,24 +1,42 @@
 """Checkpoints that are whole or not there: written aside, digested, renamed once."""
 
+import errno
+import hashlib
 import json
 import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ...buffers import shards as sh
 from .codec import decode, encode
 
 log = logging.getLogger("reverie")
-_NAME = re.compile(r"step-(\d+)(?:-(\d+))?")
+_NAME = re.compile(r"step-(\d+)(?:-(\d+))?(\.old)?")
+_STORE = re.compile(r"\w[\w.-]*")
 FORMAT = 2  # of what a checkpoint holds
 FILES = ("tensors.safetensors", "state.json")
+BAD = "bad"  # the folder beside them where unusable ones go
+SEAL = "sha256"  # of the manifest's own content, in it
+# What reading a damaged file may raise. EIO is a bad sector; other OSErrors say nothing of a file.
+_DAMAGED = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, OverflowError)
+_DAMAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO)
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+class Unusable(ValueError):
+    """There are checkpoints, and not one can be used; the text names each, and why."""
+
+
+class OtherVersion(ValueError):
+    """A checkpoint is whole, and of a version that is not read here."""
 
 
 class Checkpoint(NamedTuple):
@@ -28,18 +46,21 @@ class Checkpoint(NamedTuple):
     step: int
     state: Any
     stores: dict[str, list[sh.Shard]]
+    manifest: dict[str, Any]
+    bad: list[Path]  # newer ones that cannot be used
 
 
 def save(
     folder: Path,
     at: tuple[int, int],
     state: Any,
-    stores: Mapping[str, Sequence[sh.Shard]] = MappingProxyType({}),
-    keep: int = 2,
+    stores: Mapping[str, Sequence[sh.Shard]] = _NONE,
+    beside: Mapping[str, Any] = _NONE,
 ) -> Path:
-    """Write `folder/step-<step>` with a manifest of sizes and digests; keep the newest `keep`.
+    """Write `folder/step-<step>` with a manifest of sizes and digests.
 
-    `at`: the step, and steps of phases, which are named too once there are any.
+    `at`: the step, and steps of phases, which are named too once there are any. `beside`: what the
+    manifest says of files that lie elsewhere.
 
     Raises OSError when the disk is full, after removing what was written.
     """
@@ -47,7 +68,7 @@ def save(
     step, inner = at
     final = folder / (f"step-{step:012d}" + (f"-{inner:012d}" if inner else ""))
     aside = folder / f"{final.name}.tmp-{os.getpid()}"
-    shutil.rmtree(aside, ignore_errors=True)
+    sweep(aside)
     tensors, tree = encode(state)
     try:
         aside.mkdir()
@@ -58,26 +79,36 @@ def save(
             for f in FILES
         }
         kept = {name: sh.to_json(shards) for name, shards in stores.items()}
-        manifest = {"format": FORMAT, "step": step, "files": files, "stores": kept}
-        (aside / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        manifest = {"format": FORMAT, "step": step, "files": files, "stores": kept, **beside}
+        sealed = {**manifest, SEAL: _seal(manifest)}
+        (aside / "manifest.json").write_text(json.dumps(sealed, indent=1))
         for name in (*FILES, "manifest.json"):
             sh.sync_file(aside / name)
         sh.sync_file(aside)
-        if final.exists():  # the same step again, after a resume: replace the older one
-            shutil.rmtree(final)
-        aside.replace(final)
+        if final.exists():  # the same step again, after a resume: the older one stays until then
+            older = folder / f"{final.name}.old"
+            sweep(older)
+            final.rename(older)
+            aside.replace(final)
+            _discard(older)
+        else:
+            aside.replace(final)
         sh.sync_file(folder)
     except OSError:
-        shutil.rmtree(aside, ignore_errors=True)
+        sweep(aside)
         raise
-    for old in list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
     return final
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints' folders, oldest first."""
-    return sorted(p for p in folder.glob("step-*") if _NAME.fullmatch(p.name))
+
+    def age(path: Path) -> tuple[int, int, bool]:
+        match = _NAME.fullmatch(path.name)
+        assert match is not None
+        return int(match[1]), int(match[2] or 0), not match[3]
+
+    return sorted((p for p in folder.glob("step-*") if _NAME.fullmatch(p.name)), key=age)
 
 
 def step_of(path: Path) -> int:
@@ -88,54 +119,165 @@ def step_of(path: Path) -> int:
 
 
 def manifest_stores(path: Path) -> dict[str, list[sh.Shard]]:
-    """Return the shards that a checkpoint's manifest lists, by the name of their store."""
-    stores = json.loads((path / "manifest.json").read_text())["stores"]
-    return {name: sh.from_json(rows) for name, rows in stores.items()}
+    """Return the shards that a checkpoint's manifest lists, by the name of their store.
+
+    Raises ValueError for a manifest that is damaged, or of another version.
+    """
+    return _stores(_manifest(path, former=False))
 
 
-def prune(folder: Path, buffers: Path) -> None:
-    """Delete the shards that no checkpoint in `folder` needs."""
+def prune(folder: Path, buffers: Path, keep: int) -> str | None:
+    """Delete all but the newest `keep` that look whole, and the shards that no checkpoint needs.
+
+    What looks damaged is not counted and stays, for a resume to move aside. While a manifest cannot
+    be read no shard is deleted: return why, else None.
+    """
+    for path in [p for p in list_checkpoints(folder) if looks_whole(p, buffers)][: -max(1, keep)]:
+        _discard(path)
     needed: dict[str, set[str]] = {p.name: set() for p in buffers.glob("*/")}
-    for path in list_checkpoints(folder):
-        for name, rows in manifest_stores(path).items():
-            needed[name] |= {s.name for s in rows}
+    listed = [*list_checkpoints(folder), *(folder / BAD).glob("*/")]
+    for path in listed:
+        try:
+            stores = manifest_stores(path)
+        except (*_DAMAGED, OSError) as error:
+            if path.parent == folder:
+                return f"{path}: {_text(error)}"
+            continue
+        for name, rows in stores.items():
+            needed.setdefault(name, set()).update(s.name for s in rows)
     for name, names in needed.items():
         sh.prune(buffers / name, names)
+    return None
 
 
-def _problem(path: Path, buffer_folder: Path, shards: bool) -> str | None:
+def problem(path: Path, buffers: Path, *, stores: bool = True, digests: bool = True) -> str | None:
+    """Return why a checkpoint cannot be used, None if it can.
+
+    Without `stores` its shards do not count, without `digests` only names and sizes do. Raises
+    OtherVersion for a checkpoint that this version does not read.
+    """
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
-        if manifest.get("format") != FORMAT:
-            return f"{path} is of format {manifest.get('format', 1)}, this version reads {FORMAT}"
+        manifest = _manifest(path, former=not stores)
         for name in FILES:
             want, file = manifest["files"][name], path / name
             if file.stat().st_size != want["size"]:
                 return f"{file} has {file.stat().st_size} bytes, expected {want['size']}"
-            if sh.file_digest(file) != want["sha256"]:
+            if digests and sh.file_digest(file) != want["sha256"]:
                 return f"{file} does not match its sha256"
-        for store, rows in manifest_stores(path).items() if shards else ():
-            if problem := sh.verify(buffer_folder / store, rows):
-                return problem
+        for store, rows in _stores(manifest).items() if stores else ():
+            if bad := sh.verify(buffers / store, rows, digests):
+                return bad
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"{path}: {type(error).__name__}: {error}"
+    except OtherVersion:
+        raise
+    except (*_DAMAGED, OSError) as error:
+        return _damage(path, error)
 
 
-def load(folder: Path, buffer_folder: Path, *, shards: bool = True) -> Checkpoint | None:
-    """Return the newest checkpoint whose digests hold; report and skip the others.
+def looks_whole(path: Path, buffers: Path) -> bool:
+    """Return whether a checkpoint's files are there in their sizes: a look that costs nothing."""
+    try:
+        return problem(path, buffers, digests=False) is None
+    except ValueError:
+        return False
 
-    `shards=False`: for who needs the agent alone, whatever became of the buffer's rows.
+
+def load(
+    folder: Path,
+    buffers: Path,
+    *,
+    stores: bool = True,
+    check: Callable[[Any, Mapping[str, Any]], None] = lambda state, manifest: None,
+) -> Checkpoint | None:
+    """Return the newest checkpoint that is whole, None if there are none; tell of the others.
+
+    Without `stores` the agent alone counts: shards may be damaged, and an earlier version's
+    checkpoint is read too. `check(state, manifest)` raises where something is missing.
+
+    Raises Unusable when there are some and none can be used, OtherVersion for one of another
+    version. Nothing is moved or changed.
     """
+    bad: list[tuple[Path, str]] = []
     for path in reversed(list_checkpoints(folder)):
-        problem = _problem(path, buffer_folder, shards)
-        if problem is not None:
-            log.warning(
-                "checkpoint %s is not usable (%s); trying the one before", path.name, problem
-            )
-            continue
-        manifest = json.loads((path / "manifest.json").read_text())
-        tree = json.loads((path / FILES[1]).read_text())
-        state = decode(load_file(path / FILES[0]), tree)
-        return Checkpoint(path, int(manifest["step"]), state, manifest_stores(path))
-    return None
+        told = problem(path, buffers, stores=stores)
+        if told is None:
+            try:
+                manifest = _manifest(path, former=not stores)
+                state = decode(load_file(path / FILES[0]), _json(path / FILES[1]))
+                check(state, manifest)
+                rows = _stores(manifest) if stores else {}
+                step, newer = int(manifest["step"]), [p for p, _ in bad]
+                return Checkpoint(path, step, state, rows, manifest, newer)
+            except (*_DAMAGED, SafetensorError, OSError) as error:
+                told = _damage(path, error)
+        bad.append((path, told))
+        log.warning("checkpoint %s is not usable (%s); trying the one before", path.name, told)
+    if not bad:
+        return None
+    why = "".join(f"\n  {path.name}: {told}" for path, told in bad)
+    raise Unusable(f"none of the checkpoints in {folder} can be used:{why}")
+
+
+def sweep(path: Path) -> None:
+    """Delete a file or a folder, as far as that goes."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _discard(path: Path) -> None:
+    """Delete a checkpoint; a kill in the middle leaves nothing that looks like one."""
+    gone = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    sweep(gone)
+    path.rename(gone)
+    sweep(gone)
+
+
+def _seal(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_bytes())
+
+
+def _manifest(path: Path, former: bool) -> dict[str, Any]:
+    """Return a manifest in which nothing was changed; one of the former format where asked for."""
+    manifest = _json(path / "manifest.json")
+    if not isinstance(manifest, dict):
+        raise ValueError(f"{path}/manifest.json is no object")
+    if "format" not in manifest and SEAL not in manifest:
+        if former:
+            return manifest
+        raise OtherVersion(
+            f"{path} was made by an earlier version of Reverie, whose runs this one cannot go on "
+            "with. `reverie eval` and load_policy still read its policy"
+        )
+    if manifest.pop(SEAL, None) != _seal(manifest):
+        raise ValueError(f"{path}/manifest.json does not match its own sha256")
+    if manifest["format"] != FORMAT:
+        raise OtherVersion(
+            f"{path} is of format {manifest['format']}, this version of Reverie reads {FORMAT}: "
+            "update it"
+        )
+    return manifest
+
+
+def _stores(manifest: Mapping[str, Any]) -> dict[str, list[sh.Shard]]:
+    stores = {name: sh.from_json(rows) for name, rows in manifest["stores"].items()}
+    for name in stores:
+        if not _STORE.fullmatch(name):
+            raise ValueError(f"{name!r} is not a store's name")
+    return stores
+
+
+def _damage(path: Path, error: Exception) -> str:
+    """Return what is damaged; RuntimeError for an error that says nothing of the file."""
+    if isinstance(error, OSError) and error.errno not in _DAMAGE:
+        raise RuntimeError(f"{path} cannot be read: {error}") from error
+    return f"{path}: {_text(error)}"
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

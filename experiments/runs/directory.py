@@ -1,67 +1,69 @@
 """The directory of one run: who may write to it, what it says of the run, when it says so."""
 
-import fcntl
 import json
 import logging
-import os
 import traceback
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import MappingProxyType
-from typing import IO, Any, NamedTuple
+from typing import Any
 
 import torch
 
 from ...buffers import ReplayBuffer, shards
-from . import checkpoint, stamp, stopping
-from .config import read_config, save_config, to_dict
+from . import aside, checkpoint, lock, stamp, stopping
+from .config import save_config
+from .lock import LOCK, in_use, now
+from .opening import SET_ASIDE, Counts, There, is_aside, require_empty, to_continue
+from .rows import Growing
+from .sameness import differs, lasting
+
+__all__ = ["Counts", "Directory", "Stores", "in_use", "restarting"]
 
 log = logging.getLogger("reverie")
 Stores = Mapping[str, ReplayBuffer]  # by name: buffers whose rows lie in shards of their own
-LOCK = "lock"
 TRACEBACK = "traceback.txt"  # of the error that ended a run
-MAY_CHANGE = ("steps.", "run.")  # of a configuration, at a resume; but not the device
-TOLD = ("python", "packages", "cpu", "threads")  # of a stamp: another one is told, not refused
+# What a kill leaves of a file that was being written.
+_LEFTOVERS = (".*.tmp", "checkpoints/*.tmp-*", "dump/*.tmp-*", "buffer/*/*.partial")
+
+_restart: Path | None = None  # the directory that the command line was told to begin anew
 
 
-def now() -> str:
-    """Return the time as a stamp holds it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-class Counts(NamedTuple):
-    """How far a run was at a checkpoint."""
-
-    step: int = 0
-    previous: int = 0  # before the last tick
-    inner: int = 0  # steps of all phases
-    owed: bool = False  # the step is made, what follows it is not
-    phases: Mapping[str, int] = MappingProxyType({})  # how far each phase of the step was
-    metrics: int = 0  # bytes of metrics.jsonl
+@contextmanager
+def restarting(path: Path) -> Iterator[None]:
+    """Let a new run in this directory set aside what is there, once it is ready to begin."""
+    global _restart
+    _restart = path.resolve()
+    try:
+        yield
+    finally:
+        _restart = None
 
 
 class Directory:
     """Opened by one process at a time; nothing in it changes before `begin`.
 
-    Raises FileExistsError for a new run where another lies, ValueError where a resume is of
-    another configuration, RuntimeError while another process holds the directory.
+    Raises FileExistsError for a new run where another lies, FileNotFoundError for a resume where
+    something else does, ValueError where a resume is of another configuration or its files are
+    damaged, RuntimeError while another process holds the directory.
     """
 
     def __init__(self, path: Path, method: str, config: Any, seed: int, resume: bool) -> None:
         self.path, self.method, self.config = path, method, config
-        made = not path.exists()
-        path.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(path)
+        self.begun = False
+        self._anew = not resume and path.resolve() == _restart
+        self._made = not path.exists()
+        self._lock = lock.take(path)
+        there = There()
         try:
-            self.old = self._open(resume)
-            self.found = checkpoint.load(path / "checkpoints", path / "buffer")
+            if resume:
+                there = to_continue(path, method, config)
+            elif not self._anew:
+                require_empty(path, method)
         except BaseException:
             self.close()
-            if made:  # nothing of a run that cannot be is left behind
-                (path / LOCK).unlink()
-                path.rmdir()
             raise
+        self.found, self.old, self._rows = there.found, there.stamp, there.rows
         options = config.run
         self.stamp: dict[str, Any] = {
             "method": method,
@@ -70,13 +72,15 @@ class Directory:
             "threads": {"torch": torch.get_num_threads(), "asked": options.threads},
             **stamp.hardware(),
             "started": self.old.get("started", now()),
-            "notes": {},
+            "notes": dict(self.old.get("notes", {})),
         }
         state = {} if self.found is None else self.found.state
         self.kept = Counts(**state.get("run", {}))
+        self.stamp["saved"] = self.kept.step
         self._shards = {} if self.found is None else dict(self.found.stores)
-        self._facts: dict[str, str] = {}  # what a resumed run must share
-        self.begun = False
+        self._facts = {"method": method, "config": lasting(config)}  # what a resume must share
+        self._refused: dict[str, int] = {}
+        self._untidy: str | None = None  # what was told of files that could not be cleared away
 
     def note(self, **notes: str) -> None:
         """Put facts about this run (engine, routes taken) into its stamp."""
@@ -90,24 +94,11 @@ class Directory:
         for name, value in facts.items():
             if (old := before.get(name, value)) != value:
                 raise ValueError(
-                    f"{self.path} was begun with {name} {old[:12]}, and this is {value[:12]}: it "
-                    "cannot go on with other data"
+                    f"{self.path} was begun with other data: the digest of {name} was {old[:12]} "
+                    f"and is {value[:12]}"
                 )
         self._facts |= facts
         self.note(**facts)
-
-    def _open(self, resume: bool) -> dict[str, Any]:
-        if not resume:
-            if any(p.name != LOCK for p in self.path.iterdir()):
-                raise FileExistsError(
-                    f"{self.path} exists. Continue it with `reverie {self.method} --resume "
-                    f"{self.path}`, or choose another --name or --out; nothing is overwritten."
-                )
-            return {}
-        if not (self.path / "config.json").exists():
-            return {}  # killed before anything was written
-        require_same(self.path, to_dict(self.config))
-        return read_json(self.path / "stamp.json")
 
     def refill(self, stores: Stores) -> dict[str, Any] | None:
         """Return the checkpoint's state, None if there is none, after refilling its stores."""
@@ -121,55 +112,133 @@ class Directory:
             buffer.load_state_dict(kept)
         return state
 
-    def save(self, counts: Counts, state: dict[str, Any], stores: Stores, keep: int) -> None:
-        """Write a checkpoint: the stores' new rows, then the rest; OSError if the disk refuses."""
-        points, folder = self.path / "checkpoints", self.path / "buffer"
-        for name, buffer in stores.items():
-            old = self._shards.get(name, [])
-            self._shards[name] = shards.append_rows(buffer, folder / name, old)
-        kept = {name: buffer.state_dict(rows=False) for name, buffer in stores.items()}
-        whole = {**state, "run": counts._asdict(), "stores": kept, "facts": self._facts}
-        checkpoint.save(points, (counts.step, counts.inner), whole, self._shards, keep)
-        checkpoint.prune(points, folder)
+    def save(
+        self,
+        counts: Counts,
+        state: dict[str, Any],
+        stores: Stores,
+        keep: int,
+        metrics: Mapping[str, Any],
+    ) -> None:
+        """Write a checkpoint: the stores' new rows, then the rest; OSError if the disk refuses.
+
+        `metrics`: size and digest of metrics.jsonl.
+        """
+        points, folder, before = self.path / "checkpoints", self.path / "buffer", self._shards
+        self._shards = dict(before)
+        try:
+            for name, buffer in stores.items():
+                old = before.get(name, [])
+                self._shards[name] = shards.append_rows(buffer, folder / name, old)
+            kept = {name: buffer.state_dict(rows=False) for name, buffer in stores.items()}
+            whole = {**state, "run": counts._asdict(), "stores": kept, "facts": self._facts}
+            at, beside = (counts.step, counts.inner), {"metrics": dict(metrics)}
+            checkpoint.save(points, at, whole, self._shards, beside)
+        except OSError:
+            for name, rows in self._shards.items():  # the room that they took, for what comes next
+                new = [s for s in rows if s not in before.get(name, [])]
+                with suppress(OSError):
+                    shards.remove(folder / name, new)
+            self._shards = before
+            raise
+        self.stamp["saved"] = counts.step
+        self.status("running", counts.step)
+        self._tidy(points, folder, keep)
+
+    def _tidy(self, points: Path, folder: Path, keep: int) -> None:
+        try:
+            why = checkpoint.prune(points, folder, keep)
+        except OSError as error:
+            why = str(error)
+        if why is not None and why != self._untidy:
+            log.warning("old checkpoints or shards are not cleared away: %s", why)
+        self._untidy = why
 
     def dump(self, state: dict[str, Any], what: str) -> Path:
         """Write what led to a value that is not finite; return the folder."""
         checkpoint.save(self.path / "dump", (0, 0), {"what": what, **state})
         return self.path / "dump"
 
-    def begin(self, step: int) -> None:
-        """Write configuration and stamp: what was to be continued has been loaded."""
-        if self.old:
-            self._tell_what_differs()
-        save_config(self.path / "config.json", self.method, self.config)
+    def begin(self, step: int) -> Growing:
+        """Write configuration and stamp, now that what was to be continued has been loaded.
+
+        What kills and damage left is cleared away or moved aside. Returns metrics.jsonl, cut to
+        where the run goes on. Raises RuntimeError where a new run cannot even write these.
+        """
+        if self._anew:
+            set_aside(self.path)
+        for pattern in _LEFTOVERS:
+            for path in self.path.glob(pattern):
+                checkpoint.sweep(path)
+        self._move_bad()
+        self._tell_what_differs()
+        try:
+            save_config(self.path / "config.json", self.method, self.config)
+        except OSError as error:
+            if self.found is None:
+                raise RuntimeError(f"{self.path} takes no new run: {error}") from error
+            self.refused("config.json", step, error)
         (self.path / TRACEBACK).unlink(missing_ok=True)  # of a run that failed and goes on now
         self.begun = True
         self.status("running", step)
+        return Growing(self.path / "metrics.jsonl", *self._rows)
+
+    def _move_bad(self) -> None:
+        """Put checkpoints that cannot be used where they are not counted."""
+        if self.found is None:
+            return
+        points, buffers = self.path / "checkpoints", self.path / "buffer"
+        bad = [p for p in checkpoint.list_checkpoints(points) if p != self.found.path]
+        bad = [p for p in bad if p in self.found.bad or not checkpoint.looks_whole(p, buffers)]
+        for path in bad:
+            names = (f"{path.name}{end}" for end in ("", *(f".{i}" for i in range(1, 1000))))
+            try:
+                (points / checkpoint.BAD).mkdir(exist_ok=True)
+                taken = {p.name for p in (points / checkpoint.BAD).iterdir()}
+                target = points / checkpoint.BAD / next(n for n in names if n not in taken)
+                path.rename(target)
+                log.warning("%s is damaged and lies in %s now", path.name, target.parent)
+            except OSError as error:
+                log.warning("%s is damaged and could not be moved aside: %s", path, error)
 
     def _tell_what_differs(self) -> None:
-        new = {k: self.stamp[k] for k in TOLD}
-        differs = {k: f"{self.old.get(k)} -> {v}" for k, v in new.items() if self.old.get(k) != v}
-        if differs:
-            text = "; ".join(f"{k}: {v}" for k, v in differs.items())
+        if self.found is None:
+            return
+        if not self.old:
+            log.warning("%s/stamp.json cannot be read: was this the same machine?", self.path)
+        elif text := differs(self.old, json.loads(json.dumps(self.stamp))):
             log.warning("resumed on another machine or setting, so not bit for bit: %s", text)
-            self.stamp["notes"]["resumed with"] = text
+            before = self.stamp["notes"].get("resumed with")
+            self.stamp["notes"]["resumed with"] = text if before is None else f"{before} | {text}"
+
+    def refused(self, what: str, step: int, error: Exception) -> None:
+        """Tell what the disk did not take, each checkpoint and the first of all else; count all."""
+        if what == "checkpoint" or not self._refused:
+            text = "%s at step %d not written: %s; training goes on, stamp.json counts what else"
+            log.warning(text, what, step, error)
+        self._refused[what] = self._refused.get(what, 0) + 1
+        counts = ", ".join(f"{name} {n} times" for name, n in self._refused.items())
+        self.stamp["notes"]["not written"] = counts
 
     def status(self, status: str, step: int, **more: str) -> None:
-        """Say in the stamp how the run is; a disk that refuses it is told."""
+        """Say in the stamp how the run is."""
         self.stamp.update(status=status, step=step, updated=now(), **more)
+        path = self.path / "stamp.json"
         try:
-            stamp.write(self.path / "stamp.json", self.stamp)
+            stamp.write(path, self.stamp)
         except OSError as error:
-            log.warning("stamp.json not written: %s", error)
+            try:
+                aside.overwrite(path, json.dumps(self.stamp, indent=2) + "\n")
+            except OSError:
+                self.refused("stamp.json", step, error)
 
     def end(self, error: BaseException | None, step: int) -> None:
-        """Say how the run ended, and let others in; an error before `begin` leaves no word."""
+        """Say how the run ended; an error before `begin` leaves no word."""
         if self.begun:
             more = {} if error is None else {"error": f"{type(error).__name__}: {error}"}
             self.status(stopping.STATUS.get(type(error), "failed"), step, **more)
             if error is not None and type(error) not in stopping.STATUS:
                 self._keep_traceback(error)
-        self.close()
 
     def _keep_traceback(self, error: BaseException) -> None:
         try:
@@ -178,61 +247,22 @@ class Directory:
             log.warning("%s not written: %s", TRACEBACK, refused)
 
     def close(self) -> None:
-        """Let others in."""
-        if self._lock is not None:
-            self._lock.close()
+        """Let others in; of a run that did not begin nothing is left."""
+        if self._made and not self.begun:
+            with suppress(OSError):
+                (self.path / LOCK).unlink()
+                self.path.rmdir()
+        lock.release(self._lock)
 
 
-def _lock(path: Path) -> IO[str] | None:
-    """Hold the directory until the file is closed, or the process gone; None where locks fail."""
-    file = (path / LOCK).open("a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        holder = file.read().strip() or "another process"
-        file.close()
-        raise RuntimeError(f"{path} is in use by {holder}") from None
-    except OSError as error:  # a file system without locks
-        file.close()
-        log.warning("%s cannot be locked (%s): let no two processes write to it", path, error)
-        return None
-    file.truncate(0)
-    file.write(f"process {os.getpid()}, since {now()}\n")
-    file.flush()
-    return file
-
-
-def require_same(path: Path, config: Mapping[str, Any]) -> None:
-    """Raise ValueError, naming old and new values, where a resume changes more than it may."""
-    _, old = read_config(path)
-    before, after = flat(json.loads(json.dumps(old))), flat(json.loads(json.dumps(config)))
-    changed = [
-        f"{name}: {before.get(name, 'not there')!r} -> {after.get(name, 'not there')!r}"
-        for name in dict.fromkeys([*before, *after])
-        if before.get(name) != after.get(name)
-        and (name == "run.device" or not f"{name}.".startswith(MAY_CHANGE))
-    ]
-    if changed:
-        raise ValueError(
-            f"{path} was begun with another configuration: {'; '.join(changed)}. A resume may "
-            "change --steps and the run's own options; for another run choose another --name"
-        )
-
-
-def flat(tree: Mapping[str, Any], at: str = "") -> dict[str, Any]:
-    """Return nested settings by their dotted names."""
-    out: dict[str, Any] = {}
-    for name, value in tree.items():
-        inner = isinstance(value, Mapping) and value
-        out |= flat(value, f"{at}{name}.") if inner else {f"{at}{name}": value}
-    return out
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return a JSON file's object, {} where there is none."""
-    try:
-        data: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return data
+def set_aside(path: Path) -> Path:
+    """Move all that lies in a run directory to a new folder in it; return that."""
+    number = next(i for i in range(1, 10**6) if not (path / f"{SET_ASIDE}-{i}").exists())
+    target = path / f"{SET_ASIDE}-{number}"
+    target.mkdir()
+    last = {"stamp.json": 1, "config.json": 2}  # a kill in the middle leaves what can be told
+    for old in sorted(path.iterdir(), key=lambda p: last.get(p.name, 0)):
+        if old.name != LOCK and not is_aside(old):
+            old.rename(target / old.name)
+    log.warning("what lay in %s is in %s now", path, target)
+    return target

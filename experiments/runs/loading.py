@@ -26,7 +26,7 @@ def load_policy(path: str | Path) -> LoadedPolicy:
     method, config = read_config(path)
     script = methods.known_script(method)
     try:
-        found = checkpoint.load(path / "checkpoints", path / "buffer", shards=False)
+        found = checkpoint.load(path / "checkpoints", path / "buffer", stores=False)
         if found is not None:
             policy, obs_dim = script.load(config, found.state["agent"])
             return LoadedPolicy(policy, obs_dim, config, kept_spaces(path))

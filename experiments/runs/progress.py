@@ -76,7 +76,7 @@ class Watch:
     def _show(self) -> None:
         line = self._lines[-1]
         if self._bar is None:
-            with suppress(OSError):  # nobody reads it any more: the run goes on
+            with suppress(OSError):  # nobody reads it any more, or a full disk: the run goes on
                 print(line, file=sys.stderr, flush=True)
         else:
             c = line.counter

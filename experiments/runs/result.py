@@ -9,6 +9,7 @@ import numpy as np
 
 from ...agents.playing import Evaluation
 from .config import read_config
+from .rows import read_rows
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,25 @@ class LoadedRun:
 
 
 def load_run(path: str | Path) -> LoadedRun:
-    """Read a run directory: configuration, stamp and metrics."""
+    """Read a run directory: configuration, stamp and metrics.
+
+    A broken row is named in a warning, and left out. Raises ValueError for a stamp that is broken.
+    """
     path = Path(path)
     method, config = read_config(path)
-    stamp = json.loads((path / "stamp.json").read_text())
-    lines = (path / "metrics.jsonl").read_text().splitlines()
-    return LoadedRun(path, method, config, stamp, [json.loads(line) for line in lines])
+    return LoadedRun(path, method, config, read_stamp(path), read_rows(path / "metrics.jsonl"))
+
+
+def read_stamp(path: Path) -> dict[str, Any]:
+    """Return a run directory's stamp; ValueError, naming the file, where it is none."""
+    file = path / "stamp.json"
+    try:
+        stamp = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
+    parts = {"status": str, "step": int}
+    if not isinstance(stamp, dict) or not all(
+        isinstance(stamp.get(k), t) for k, t in parts.items()
+    ):
+        raise ValueError(f"{file} is damaged: it does not say {', '.join(parts)}")
+    return stamp

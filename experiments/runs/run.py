@@ -1,9 +1,8 @@
 """One run: what its loop counts, writes, saves and gets back."""
 
-import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
@@ -17,9 +16,8 @@ from .config import RunOptions
 from .directory import Counts, Directory, Stores
 from .phase import Phase
 from .progress import Watch
-from .writers import Writers
+from .writers import Begun, Writers, require
 
-log = logging.getLogger("reverie")
 T = TypeVar("T")
 
 
@@ -42,10 +40,12 @@ class Run:
         self.inside: dict[str, int] = {}  # how far each phase of this step is
         self.owed = False  # the step is made, what follows it is not: the run was stopped there
         self.text = ""  # a few words for the progress bar
+        self._opened = ExitStack()
 
     def __enter__(self) -> "Run":
         if self.stopping:  # nothing is touched: another process may be about to go on with it
             raise Stopped("told to stop before the run began")
+        require(self.options)
         self.home = Directory(self.path, *self._opening)
         kept = self.home.kept
         self.step, self.previous, self.inner = kept.step, kept.previous, kept.inner
@@ -59,10 +59,22 @@ class Run:
 
         Only when the block, which loads that state, has ended without an error is anything written.
         """
-        yield self.home.refill(stores or {})
-        self.home.begin(self.step)
-        self._writers = Writers(self.path, self.options, self.home.kept.metrics, self.step)
+        found = self.home.found
+        try:
+            yield self.home.refill(stores or {})
+        except Exception as error:
+            if found is None or isinstance(error, MemoryError):
+                raise
+            raise ValueError(
+                f"{found.path} is whole and does not fit this run, so nothing was changed: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        metrics = self.home.begin(self.step)
+        begun = Begun() if found is None else Begun(self.step + 1, self.inner + 1)
+        self._writers = Writers(self.path, self.options, metrics, begun, self._refused)
+        self._opened.callback(self._writers.close)
         self._watch = Watch(self, self.label, self.options.progress)
+        self._opened.callback(self._watch.close)
 
     def __exit__(
         self,
@@ -70,11 +82,11 @@ class Run:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.home.begun:
-            self._watch.close()
-        self.home.end(error, self.step)
-        if self.home.begun:
-            self._writers.close()
+        try:
+            self.home.end(error, self.step)  # before what may fail
+            self._opened.close()
+        finally:
+            self.home.close()
 
     @property
     def stopping(self) -> bool:
@@ -109,7 +121,8 @@ class Run:
     ) -> None:
         """Write one row of metrics.jsonl, TensorBoard and W&B: deterministic content only."""
         row = {k: float(v) for k, v in values.items()}
-        self._writers.metrics(self.step if step is None else step, kind, row)
+        at = None if step is None else (self.step, self.inner)
+        self._writers.metrics(self.step if step is None else step, kind, row, at)
         if kind == "train":
             self._writers.timing(self.step)
         if "return" in row:
@@ -180,12 +193,12 @@ class Run:
         at = (self.step, self.inner, self.owed)
         if at == self._saved_at:
             return True
-        size, phases = self._writers.metrics_size(), dict(self.inside)
-        counts = Counts(self.step, self.previous, self.inner, self.owed, phases, size)
+        counts = Counts(self.step, self.previous, self.inner, self.owed, dict(self.inside))
         try:
-            self.home.save(counts, state, stores or {}, self.options.keep)
+            metrics = self._writers.metrics_state()
+            self.home.save(counts, state, stores or {}, self.options.keep, metrics)
         except OSError as error:
-            log.warning("checkpoint at step %d not written: %s; training goes on", self.step, error)
+            self._refused("checkpoint", error)
             return False
         self._saved_at = at
         return True
@@ -207,5 +220,11 @@ class Run:
 
         `reverie watch RUN --dump` shows the last states. Checkpoints from before are kept.
         """
-        folder = self.home.dump(state, what)
-        raise stopping.Diverged(f"{what} at step {self.step}; dumped to {folder}")
+        try:
+            where = f"dumped to {self.home.dump(state, what)}"
+        except OSError as error:
+            where = f"the dump was not written: {error}"
+        raise stopping.Diverged(f"{what} at step {self.step}; {where}")
+
+    def _refused(self, what: str, error: Exception) -> None:
+        self.home.refused(what, self.step, error)

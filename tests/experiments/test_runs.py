@@ -124,7 +124,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(damage, tmp_pa
     elif damage == "no manifest":
         (newest / "manifest.json").unlink()
     else:
-        target = parts / "buffer" / checkpoint.manifest_shards(newest)[-1].name
+        shards = checkpoint.manifest_stores(newest)["replay"]
+        target = parts / "buffer" / "replay" / shards[-1].name
         target.unlink()
     sac.main(config("sac", tmp_path, "parts"), resume=True)
     assert newest.name in caplog.text
