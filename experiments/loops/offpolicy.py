@@ -72,7 +72,8 @@ class Session:
         datasets: Any = (),
     ) -> None:
         self.agent, self.env, self.judge, self.buffer = agent, env, judge, buffer
-        self.source, self.seed, self.datasets = source, seed, datasets
+        self.seed, self.datasets = seed, datasets
+        self.draw_from(source)
         self.warmup = RandomPolicy(env.act_dim, seed=stream_seed(seed, "warmup"))
         self.returns = Returns(env.num_envs)
         self.recent: list[tuple[float, int]] = []  # returns and lengths since the last log row
@@ -81,12 +82,12 @@ class Session:
         self.trail: deque[Any] = deque(maxlen=16)  # physics states, for a dump
         self.initial = self.memory = agent.initial_state(env.num_envs)
 
-    @property
-    def stores(self) -> dict[str, ReplayBuffer]:
-        """What lies in shards: the replay buffer, and others that the source draws from."""
-        found = [x for x in leaves(self.source) if isinstance(x, ReplayBuffer)]
+    def draw_from(self, source: Source) -> None:
+        """Learn from this source from now on; buffers in it lie in shards, as the replay does."""
+        found = [x for x in leaves(source) if isinstance(x, ReplayBuffer)]
         others = [x for x in found if x is not self.buffer]
-        return {"replay": self.buffer} | {f"replay-{i}": x for i, x in enumerate(others, 2)}
+        self.source = source
+        self.stores = {"replay": self.buffer} | {f"replay-{i}": x for i, x in enumerate(others, 2)}
 
     def begin(self, run: Run) -> torch.Tensor:
         """Return the first observations, or those at which the newest checkpoint left off."""

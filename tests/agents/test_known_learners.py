@@ -235,7 +235,7 @@ def test_off_nominal_is_the_mean_over_families_of_their_conditions(monkeypatch):
     """
     calls = []
 
-    def returns_of(env, controller, parameters, seed):
+    def returns_of(env, controller, parameters, seed, *stop):
         calls.append((env, controller.joints, parameters.tolist(), seed))
         if env.context.shape[1] == 0:
             return torch.full((1, env.num_envs), float(env.p.links))
