@@ -100,13 +100,20 @@ def test_a_file_that_does_not_say_its_units_is_refused_and_the_advice_works(tmp_
     assert load_hdf5(path, "Pendulum-v1").all.action.unique().tolist() == [pytest.approx(0.4)]
 
 
-def test_a_file_of_ours_from_before_the_attribute_is_in_unit_actions(tmp_path):
-    """The writer knew no other."""
-    path = d4rl(tmp_path / "x.hdf5", np.full((9, 1), 0.4, np.float32))
+@pytest.mark.parametrize("env", [None, "reverie/Humanoid-v5"])
+def test_a_file_of_ours_from_before_the_attribute_is_not_guessed_at(tmp_path, env):
+    """Its writer had actions in [-1, 1]; where the environment has them too, all is said."""
+    path = d4rl(tmp_path / "x.hdf5", np.full((9, 1), 0.25, np.float32))
     with h5py.File(path, "a") as file:
         file.attrs["reverie"] = json.dumps({"env": "reverie/Humanoid-v5"})
-    data = load_hdf5(path, actions=Bounds(-0.4, 0.4))
-    assert data.all.action.unique().tolist() == [pytest.approx(0.4)]
+    assert load_hdf5(path, env, actions=Bounds(-1, 1)).all.action.unique().tolist() == [0.25]
+    with pytest.raises(ValueError, match="has a card of ours and does not say"):
+        load_hdf5(path, env, actions=Bounds(-0.5, 0.5))
+    for units, want in (("unit", 0.25), ("native", 0.5)):
+        with h5py.File(path, "a") as file:
+            file.attrs["action_units"] = units
+        data = load_hdf5(path, env, actions=Bounds(-0.5, 0.5))
+        assert data.all.action.unique().tolist() == [want]
 
 
 def test_actions_beyond_the_bounds_are_refused(tmp_path):
