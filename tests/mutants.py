@@ -303,7 +303,7 @@ MUTANTS = [Mutant(*row) for row in (
     ("experiments/studies/stats.py", "np.median(scores.mean(axis=-2), axis=-1)", "np.median(scores, axis=(-2, -1))", "experiments/test_known_studies.py::test_aggregates_by_hand"),
     ("experiments/studies/stats.py", "(wins + 0.5 * ties)", "wins", "experiments/test_stats.py::test_ties_count_half"),
     ("experiments/studies/stats.py", "rng(seed).integers(0, runs, (reps, runs, tasks))", "rng(seed).integers(0, runs, (reps, runs, 1))", "experiments/test_known_studies.py::test_each_task_draws_runs_of_its_own"),
-    ("experiments/studies/plots.py", "mean = np.mean(rows, axis=0)", "mean = np.median(rows, axis=0)", "experiments/test_known_studies.py::test_a_curve_is_the_mean_of_seeds_at_every_step_that_one_was_judged"),
+    ("experiments/studies/plots.py", "mean = np.mean(rows, axis=0)", "mean = np.median(rows, axis=0)", "experiments/test_known_studies.py::test_a_curve_is_the_mean_of_seeds_at_every_step_that_all_were_judged"),
     ("experiments/studies/plots.py", "stats.mean_t(rows[:, 1])", "stats.mean_t(rows[:, 0])", "experiments/test_known_studies.py::test_a_tradeoff_has_a_point_for_each_arm"),
     ("experiments/looking/commands.py", "float(result.returns.max()), 2", "float(result.returns.min()), 2", "experiments/test_known_loops.py::test_eval_prints_what_it_saw"),
 )]

@@ -118,8 +118,9 @@ def test_an_offline_run_is_judged_in_the_datas_own_worlds_for_a_score(tmp_path, 
         max_episode_steps=7, random_return=2.0, reference_return=6.0,
     )  # fmt: skip
     result, agent = offline_run(tmp_path, tmp_path / "a")
-    env_id, num_envs, kwargs = judged_in[-1]
+    (env_id, num_envs, kwargs), probe = judged_in
     assert (env_id, num_envs, kwargs["threads"]) == ("known/E-v0", 2, 1)
+    assert probe == (env_id, 1, kwargs)  # without a limit, one is asked whether its episodes end
     assert kwargs["cost"] == 0.5 and kwargs["max_episode_steps"] == 7
     context = kwargs["context"]
     assert context.names == ("velocity",) and context.table.tolist() == [[1.5]]
@@ -132,8 +133,10 @@ def test_an_offline_run_is_judged_in_the_datas_own_worlds_for_a_score(tmp_path, 
         place = tmp_path / name
         result, _ = offline_run(place, tmp_path / "a", **{name: value})
         assert "score" not in rows(result.path, "eval")[-1], name
-    assert judged_in[-2][2]["cost"] == 0.1 and judged_in[-1][0] == "known/F-v0"
-    assert judged_in[-3][2]["context"].table.tolist() == [[3]]
+    contexts, options, envs = judged_in[2::2]
+    assert options[2]["cost"] == 0.1 and envs[0] == "known/F-v0"
+    assert contexts[2]["context"].table.tolist() == [[3]]
+    assert contexts[1] == options[1] == envs[1] == 2
 
 
 def test_an_offline_run_goes_on_with_the_evaluation_in_which_it_was_stopped(
@@ -202,16 +205,16 @@ def test_worlds_are_made_as_configured(monkeypatch):
     monkeypatch.setattr(build, "use_threads", lambda threads: threads)
     env, judge = build.worlds_for(config)
     buffer = build.replay_for(config, env)
-    (first, n, kwargs), (other, m, more) = made
-    assert first == other == "E" and (n, m) == (3, 7)
+    (first, n, kwargs), (probe, one, asked), (other, m, more) = made
+    assert first == probe == other == "E" and (n, one, m) == (3, 1, 7)  # one: do episodes end?
     assert (env.num_envs, judge.num_envs) == (3, 7)
-    assert kwargs.pop("seed") == 2 * SEED_STRIDE and "seed" not in more
-    for given in (kwargs, more):
+    assert kwargs.pop("seed") == 2 * SEED_STRIDE and "seed" not in {**more, **asked}
+    for given in (kwargs, asked, more):
         assert given["threads"] == 4 and given["cost"] == 1
         assert given["context"].table.tolist() == [[1], [2]]
     assert buffer.capacity == 9 and buffer.num_envs == 3
     assert buffer.generator.initial_seed() == stream_seed(2, "replay")
-    assert build.worlds_for(config, env, judge) == (env, judge) and len(made) == 2
+    assert build.worlds_for(config, env, judge) == (env, judge) and len(made) == 3
 
 
 def test_a_collected_episode_begins_with_a_fresh_memory():
@@ -292,15 +295,16 @@ def test_a_search_is_told_each_candidates_mean_and_every_generation_has_its_star
     """Three candidates in two episodes of 5 steps: 30 a generation; (1, 3), (5, 9), (0, 2)."""
     seeds, scored, search = [], [], Fixed()
 
-    def population_returns(env, controller, candidates, seed):
+    def population_returns(env, controller, candidates, seed, stop):
         seeds.append(seed)
+        assert not stop()
         return torch.tensor([[1.0, 3.0], [5.0, 9.0], [0.0, 2.0]])
 
     def judge(policy, env, *, seed, stop=None):
         assert (env, seed) == ("judge", EVAL_SEED)
         return Evaluation(np.array([[float(policy.parameters)], [4.0]]), np.ones((2, 1)))
 
-    def off_nominal(make_controller, best, links, swim):
+    def off_nominal(make_controller, best, links, swim, stop):
         scored.append((make_controller(4).joints, best.tolist(), links, swim))
         return {"off_nominal": 0.5}
 
@@ -328,14 +332,14 @@ def test_a_search_is_told_each_candidates_mean_and_every_generation_has_its_star
 
 def test_a_search_goes_on_with_the_evaluation_in_which_it_was_stopped(tmp_path, monkeypatch):
     """Two generations of 4; stopped while it is judged after the first."""
-    stops, seeds = [True], []
+    stops, seeds = [True, False], []  # from the end: not in the evaluation before any search
 
-    def population_returns(env, controller, candidates, seed):
+    def population_returns(env, controller, candidates, seed, stop):
         seeds.append(seed)
         return torch.tensor([[1.0], [2.0], [6.0]])
 
     def judge(policy, env, *, seed, stop=None):
-        if stop is not None and stops.pop():
+        if stops.pop():
             raise Stopped("in the middle")
         return Evaluation(np.array([[float(policy.parameters)]]), np.ones((1, 1)))
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from reverie.experiments.runs.config import RunOptions
 from reverie.experiments.runs.run import Run
 from reverie.experiments.studies import compare, plots, stats
 from reverie.experiments.studies.claims import parse, verdict_of
-from reverie.experiments.studies.results import last_rows, write_results
-from reverie.experiments.studies.suite import Arm, Entry, put, read_suite
+from reverie.experiments.studies.evidence import Commit
+from reverie.experiments.studies.results import last_rows, read_results, write_results
+from reverie.experiments.studies.suite import Arm, Entry, parse_suite, put, read_suite
 from reverie.experiments.studies.tables import digits, finals, reach, table
 
 T2, T3, T4 = 12.7062047, 4.3026527, 3.1824463  # Student's t at 0.975 with 1, 2 and 3 degrees
@@ -52,10 +54,14 @@ def test_a_csv_is_a_runs_evaluations_and_its_stamp_its_settings(tmp_path):
     assert (stamp["status"], stamp["seed"], stamp["config"]["steps"]) == ("finished", 3, 20)
     assert "out" not in stamp["config"]["run"] and "command" not in stamp
     assert not target.with_suffix(".tasks.csv").exists()
-    a_run(tmp_path, "a", 4, [5.0, 6.0], ends=False)  # finished short of its steps
-    short = dataclasses.replace(entry, seed=4, path=entry.path.with_name("E-v0-s4"))
+    short = a_run(tmp_path, "a", 4, [5.0, 6.0], ends=False)  # finished short of its steps
     assert short.status() == "shorter"
-    write_results([entry, short], tmp_path / "results")
+    other = a_run(tmp_path, "a", 5, [5.0, 6.0])  # at its end, but not as the suite says
+    assert other.status() == "finished"
+    other = dataclasses.replace(other, config=entry.config)
+    assert other.status() == "other settings"
+    assert other.departures() == ["seed is 5, the suite says 3"]
+    write_results([entry, short, other], tmp_path / "results")
     assert {k: v.tolist() for k, v in last_rows(tmp_path / "results", "return").items()} == {
         "a": [[-2.0]]
     }
@@ -89,18 +95,18 @@ def test_an_arms_settings_go_over_the_tasks_and_those_over_the_presets(tmp_path)
     path = tmp_path / "s.toml"
     path.write_text(
         'name = "s"\nseeds = "5:7"\n[[arms]]\nname = "x"\nmethod = "sac"\npreset = "redq"\n'
-        'set = { utd = 3.0, "agent.tau" = 0.5 }\n[[tasks]]\nenv = "reverie/E-v0"\nsteps = 40\n'
+        'set = { utd = 3.0, "agent.tau" = 0.5 }\n[[tasks]]\nenv = "reverie/Swim-v0"\nsteps = 40\n'
         'set = { utd = 2.0, batch_size = 7, "agent.tau" = 0.1, "agent.gamma" = 0.9 }\n'
     )
     _, entries = read_suite(path, tmp_path / "runs")
     assert [e.seed for e in entries] == [5, 6]
     c = entries[1].config
-    assert (c.env, c.steps, c.seed) == ("reverie/E-v0", 40, 6)
+    assert (c.env, c.steps, c.seed) == ("reverie/Swim-v0", 40, 6)
     assert (c.utd, c.batch_size, c.agent.tau, c.agent.gamma) == (3, 7, 0.5, 0.9)
     assert c.agent.critics == 10  # the preset's
-    assert (c.run.out, c.run.name) == (str(tmp_path / "runs" / "s" / "x"), "E-v0-s6")
-    assert entries[1].path == tmp_path / "runs" / "s" / "x" / "E-v0-s6"
-    assert entries[1].key == "x/E-v0-s6"
+    assert (c.run.out, c.run.name) == (str(tmp_path / "runs" / "s" / "x"), "Swim-v0-s6")
+    assert entries[1].path == tmp_path / "runs" / "s" / "x" / "Swim-v0-s6"
+    assert entries[1].key == "x/Swim-v0-s6"
     values = {"a": {"b": 1}, "c": 2}
     assert put(values, {"a.b": 5}) == {"a": {"b": 5}, "c": 2} and values["a"]["b"] == 1
 
@@ -183,7 +189,22 @@ better = "a"
 than = "b"
 seeds = "0:3"
 """
+SUITE = """name = "s"
+seeds = "0:3"
+[[arms]]
+name = "a"
+method = "mine.a"
+set = { lr = 1.0 }
+[[arms]]
+name = "b"
+method = "mine.a"
+set = { lr = 2.0 }
+[[tasks]]
+env = "reverie/E-v0"
+steps = 150
+"""
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+CLAIMED = Commit("0" * 40, NOON)  # no later than its runs
 
 
 def result(folder: Path, arm, seed, x, steps=(50, 100, 150)):
@@ -191,9 +212,17 @@ def result(folder: Path, arm, seed, x, steps=(50, 100, 150)):
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [f"{s},-1,{seed},{x if s == 100 else -99}" for s in steps]
     path.write_text("\n".join(["step,return,seed,x", *rows]) + "\n")
-    settings = {"seed": seed, "run": {"name": path.stem, "threads": seed}}
+    settings = {"env": "reverie/E-v0", "steps": 150, "lr": {"a": 1.0, "b": 2.0}[arm]}
+    settings |= {"seed": seed, "run": {"name": path.stem, "threads": seed}}
     stamp = {"started": NOON.isoformat(), "status": "finished", "config": settings}
+    stamp |= {"method": "mine.a", "revision": "abc123"}
     path.with_suffix(".json").write_text(json.dumps(stamp))
+
+
+def commit(folder):
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "x"]):
+        name = ["-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", "-C", str(folder), *name, *words], check=True)
 
 
 def test_a_verdict_is_of_the_metric_at_the_claims_step_paired_by_seed(tmp_path):
@@ -202,16 +231,25 @@ def test_a_verdict_is_of_the_metric_at_the_claims_step_paired_by_seed(tmp_path):
         result(tmp_path, "a", seed, x)
         result(tmp_path, "b", seed, y)
     claim, reached = parse(TEXT)["c"], (7 / 3) ** 0.5 * T3
-    verdict = verdict_of(claim, tmp_path, NOON)
+    suite = parse_suite(SUITE, "s")
+    assert verdict_of(claim, tmp_path, CLAIMED, suite).state == "results not committed"
+    commit(tmp_path)
+    verdict = verdict_of(claim, tmp_path, CLAIMED, suite)
     assert verdict.state == "undecided"
     assert verdict.detail == (
         f"4.667 against 1.667: difference 3.000 ({3 - reached:.3f} to {3 + reached:.3f}), 3 pairs"
     )
     for seed, x in enumerate((5.0, 8.0, 10.0)):
         result(tmp_path, "a", seed, x)
-    assert verdict_of(claim, tmp_path, NOON).state == "stands"
+    commit(tmp_path)
+    verdict = verdict_of(claim, tmp_path, CLAIMED, suite)
+    assert verdict.state == "stands"
+    assert verdict.detail == (
+        f"7.667 against 1.667: difference 6.000 ({6 - T3 / 3**0.5:.3f} to "
+        f"{6 + T3 / 3**0.5:.3f}), 3 pairs"
+    )
     other = TEXT.replace('"a"', '"c"').replace('"b"', '"a"').replace('"c"', '"b"')
-    assert verdict_of(parse(other)["c"], tmp_path, NOON).state == "refuted"
+    assert verdict_of(parse(other)["c"], tmp_path, CLAIMED, suite).state == "refuted"
 
 
 # -- pictures
@@ -236,27 +274,37 @@ def lines(axes):
     return [np.stack(line.get_data(), 1).tolist() for line in axes.lines]
 
 
-def test_a_curve_is_the_mean_of_seeds_at_every_step_that_one_was_judged(tmp_path, figure):
-    """0, 10, 20 at steps 10, 20, 30, and 10, 30 at 15, 30: between its ends a run is a line."""
+def test_a_curve_is_the_mean_of_seeds_at_every_step_that_all_were_judged(tmp_path, figure):
+    """0, 10, 20 and 9, 1, 0 at steps 10, 20, 30, where one that is judged twice as often has 3, 1,
+    7: means 4, 4, 9. One of 10, 30 at 15, 30 shares the last with the first: (20 + 30) / 2."""
     runs = [
         a_run(tmp_path, "a", 0, [0.0, 10.0, 20.0], 30),
         a_run(tmp_path, "a", 1, [10.0, 30.0], 30),
+        a_run(tmp_path, "a", 2, [-99.0, 3.0, 99.0, 1.0, 50.0, 7.0], 30),
+        a_run(tmp_path, "a", 3, [9.0, 1.0, 0.0], 30),
     ]
-    for entry in runs:  # both of the method and environment that their configuration says
+    for entry in runs:  # all of the method and environment that their configuration says
         file = entry.path / "config.json"
         about = json.loads(file.read_text())
         about["config"]["env"] = "E"
         file.write_text(json.dumps(about))
-    plots.curves([load_run(e.path) for e in runs], tmp_path / "c.png")
+    loaded = [load_run(e.path) for e in runs]
+    plots.curves(loaded[:2], tmp_path / "c.png")
     one, two, mean = lines(figure().axes[0])
     assert one == [[10, 0], [20, 10], [30, 20]] and two == [[15, 10], [30, 30]]
-    assert np.allclose(mean, [[10, 5], [15, 7.5], [20, (10 + 50 / 3) / 2], [30, 25]])
+    assert mean == [[30, 25]]
+    plots.curves([loaded[0], *loaded[2:]], tmp_path / "c.png")
+    one, often, three, mean = lines(figure().axes[0])
+    assert one == [[10, 0], [20, 10], [30, 20]] and three == [[10, 9], [20, 1], [30, 0]]
+    assert often == [[5, -99], [10, 3], [15, 99], [20, 1], [25, 50], [30, 7]]
+    assert mean == [[10, 4], [20, 4], [30, 9]]
 
 
 def test_panels_show_each_arms_mean_on_each_task(tmp_path, figure):
     entries = [a_run(tmp_path, "a", s, [v, 2 * v]) for s, v in ((0, 1.0), (1, 3.0))]
     entries.append(a_run(tmp_path, "b", 0, [7.0, 8.0]))
-    plots.panels(entries, tmp_path / "p.png")
+    write_results(entries, tmp_path / "results")
+    plots.panels(read_results(tmp_path / "results"), tmp_path / "p.png")
     drawn = lines(figure().axes[0])
     assert drawn[2] == [[10, 2], [20, 4]] and drawn[4] == [[10, 7], [20, 8]]
 
