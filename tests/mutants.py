@@ -92,7 +92,7 @@ MUTANTS = [Mutant(*row) for row in (
     ("envs/tasks/swim.py", "v[:, 0, 0] + 0.05 * v[:, 0, 2]", "v[:, 0, 0]", "envs/test_from_obs.py::test_the_state_of_an_observation_leads_to_the_same_successor[Swim-v0]"),
     ("envs/tasks/swim.py", "-next_obs[:, p.nq - 3 + 1]", "-next_obs[:, p.nq - 3]", "envs/test_from_obs.py::test_the_reward_follows_from_the_row[Swim-v0]"),
     ("envs/tasks/families.py", "xp.concat([xp.zeros_like(obs[:, :2]), obs[:, :13]], axis=1), obs[:, 13:27]", "xp.concat([obs[:, :13], xp.zeros_like(obs[:, :2])], axis=1), obs[:, 13:27]", "envs/test_from_obs.py::test_the_end_of_an_episode_is_seen_in_its_last_observation[AntDir-v0]"),
-    ("envs/tasks/walkers.py", "by_state(without_x, hopper_terminated)", "by_state(without_x, walker_terminated)", "envs/test_from_obs.py::test_the_end_of_an_episode_is_seen_in_its_last_observation[Hopper-v5]"),
+    ("envs/tasks/pendulums.py", "terminated_from_obs=by_state(pendulum_state,", "terminated_from_obs=by_state(lambda xp, obs, p: (obs[:, 2:], obs[:, :2]),", "envs/test_from_obs.py::test_the_end_of_an_episode_is_seen_in_its_last_observation[InvertedPendulum-v5]"),
 
     # -- agents: acting and what all share
     ("agents/acting.py", "obs, action, r.reward, r.final_obs,", "obs, action, r.reward, r.obs,", "experiments/test_known_loops.py::test_an_off_policy_run_logs_the_episodes_since_the_last_row"),
