@@ -239,11 +239,13 @@ def test_a_sequence_goes_on_with_the_evaluation_in_which_it_was_stopped(at, sequ
             raise Stopped("in the middle")
         return real(c, s, stop)
 
+    anchored, fix = [], oer.anchor
+    monkeypatch.setattr(oer, "anchor", lambda l, *rest: (anchored.append(l.task), fix(l, *rest)))
     with monkeypatch.context() as m, pytest.raises(Interrupted):
         m.setattr(oer, "judge_all", stopped)
         sequence(name="cut")
     cut = sequence(name="cut", resume=True).path
-    assert len(sequence.seen["batches"]) - before == 12  # each once
+    assert len(sequence.seen["batches"]) - before == 12 and anchored == [0, 1, 2]  # each once
     assert (cut / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
     assert [task for task, _, _ in sequence.seen["kept"]] == [0, 1, 2] * 2
 
