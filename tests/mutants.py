@@ -210,7 +210,7 @@ MUTANTS = [Mutant(*row) for row in (
     ("experiments/loops/collecting.py", "random_return=low, reference_return=high", "random_return=high, reference_return=low", "experiments/test_known_data.py::test_uniform_actions_are_0_of_a_score_and_the_reference_is_100"),
     ("experiments/loops/collecting.py", "stream_seed(o.seed, f\"collect {i}\")", "stream_seed(o.seed, \"collect\")", "experiments/test_known_data.py::test_a_cards_references_are_of_twenty_episodes"),
     ("experiments/loops/collecting.py", "cut[:-1] |= ~valid[1:]", "pass", "experiments/test_collecting.py::test_invalid_rows_and_breaks_end_episodes"),
-    ("experiments/loops/offpolicy.py", "s.debt -= 1", "s.debt = 0", "experiments/test_known_loops.py::test_updates_are_owed_from_the_first_transition_after_the_warm_up"),
+    ("experiments/loops/offpolicy.py", "s.debt -= 1", "s.debt = 0", "experiments/test_known_loops.py::test_updates_that_are_owed_are_owed_after_a_resume_too"),
     ("experiments/loops/offpolicy.py", "self.recent, self.debt, self.metrics, self.memory = state[\"session\"]", "self.recent, _, self.metrics, self.memory = state[\"session\"]", "experiments/test_known_loops.py::test_updates_that_are_owed_are_owed_after_a_resume_too"),
     ("experiments/loops/offpolicy.py", "if run.owed:", "if False:", "experiments/test_known_loops.py::test_an_off_policy_run_goes_on_with_the_evaluation_in_which_it_was_stopped"),
     ("experiments/loops/offpolicy.py", "run.due(TRAIL * self.env.num_envs)", "run.due(TRAIL)", "experiments/test_known_loops.py::test_a_dump_shows_every_eighth_step_of_the_physics_and_the_last"),

@@ -357,6 +357,14 @@ def test_models_are_made_where_a_selector_asks_for_them(memory, selector, fideli
         assert len(model.mean_in) == 3 and len(model.mean_out) == 3  # 2 + 1 each
 
 
+class Unflagged(Known):
+    """Worlds whose invalid rows end nothing: a foreign environment's, at which it is reset."""
+
+    def step(self, action):
+        r = super().step(action)
+        return r._replace(truncated=r.truncated & r.valid)
+
+
 def test_a_real_episode_of_mu_in_every_world():
     """Worlds of 2 and 3 steps: each until its own end, not into the next episode."""
     judge = Known([[2], [3]])
@@ -366,6 +374,8 @@ def test_a_real_episode_of_mu_in_every_world():
     assert [[x * 64 for x in a] for a in judge.actions] == [[0, 0], [1, 1], [0, 2]]
     bad = Known([[3], [3]], bad=[(0, 1)])
     assert len(keeping.visited(SimpleNamespace(act=lambda obs: obs[:, :1]), bad)) == 4
+    resets = Unflagged([[3], [3]], bad=[(0, 1)])
+    assert len(keeping.visited(SimpleNamespace(act=lambda obs: obs[:, :1]), resets)) == 4
     with pytest.raises(Stopped):
         keeping.visited(SimpleNamespace(act=lambda obs: obs[:, :1]), judge, lambda: True)
 

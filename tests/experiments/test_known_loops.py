@@ -169,9 +169,9 @@ def test_a_resumed_run_goes_on_with_its_memory_or_says_that_it_restarts(restores
 
 
 def test_updates_that_are_owed_are_owed_after_a_resume_too(tmp_path):
-    """A quarter of an update for each transition, half a one for a step of two worlds.
+    """Three quarters of an update for each transition: 1.5 for a step of two worlds.
 
-    One at 4, 8 and 12; the half that is owed at 6, where the run is cut, is a part of that at 8.
+    One and two by turns; the half that is owed at 6, where the run is cut, is done at 8.
     """
     at = []
 
@@ -182,10 +182,10 @@ def test_updates_that_are_owed_are_owed_after_a_resume_too(tmp_path):
 
     for steps in (6, 12):
         env = Known([[3], [7]])
-        config = options(tmp_path, steps=steps, utd=0.25, save=6)
+        config = options(tmp_path, steps=steps, utd=0.75, save=6)
         agent, _, path, _ = off_policy(config, env, agent=Told(), resume=steps > 6)
-    assert at == [4, 8, 12] and agent.updates == 3
-    assert rows(path, "train")[-1]["updates"] == 3
+    assert at == [2, 4, 4, 6, 8, 8, 10, 12, 12] and agent.updates == 9
+    assert rows(path, "train")[-1]["updates"] == 9
 
 
 class Asks(Known):

@@ -240,7 +240,7 @@ def test_a_sequence_goes_on_with_the_evaluation_in_which_it_was_stopped(at, sequ
         return real(c, s, stop)
 
     anchored, fix = [], oer.anchor
-    monkeypatch.setattr(oer, "anchor", lambda l, *rest: (anchored.append(l.task), fix(l, *rest)))
+    monkeypatch.setattr(oer, "anchor", lambda x, *rest: (anchored.append(x.task), fix(x, *rest)))
     with monkeypatch.context() as m, pytest.raises(Interrupted):
         m.setattr(oer, "judge_all", stopped)
         sequence(name="cut")
