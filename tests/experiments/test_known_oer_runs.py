@@ -86,6 +86,7 @@ def sequence(tmp_path, monkeypatch):
 
     def make_judge(about, options, **kwargs):
         judge = Known([[2], [2]])
+        judge.max_episode_steps = 2
         judge.number = len(seen["judges"]) % 3
         seen["judges"].append((about, options, kwargs))
         return judge
@@ -105,7 +106,7 @@ def sequence(tmp_path, monkeypatch):
         seen["batches"].append((self.task, batch.reward.unique().tolist()))
         return real(self, batch)
 
-    monkeypatch.setattr(oer, "task_data", lambda c, task, threads: data_of(task))
+    monkeypatch.setattr(oer, "task_data", lambda c, task, threads, stop: data_of(task))
     monkeypatch.setattr(oer, "make_judge", make_judge)
     monkeypatch.setattr(continual, "evaluate", evaluate)
     monkeypatch.setattr(OER, "update", update)
@@ -268,7 +269,7 @@ def test_who_plays_a_task():
 def test_a_tasks_data_is_of_its_member_and_made_once(tmp_path, monkeypatch):
     made = []
 
-    def collect_dataset(options):
+    def collect_dataset(options, stop):
         made.append(options)
         return data_of(len(made))
 
