@@ -15,6 +15,7 @@ from ...envs.errors import nearest
 from ..runs import stopping
 from ..runs.config import parse
 from ..runs.loading import load_policy
+from ..runs.lock import LOCK
 from ..runs.opening import is_aside
 from ..runs.policy import LoadedPolicy, world
 from ..runs.result import load_run
@@ -207,15 +208,20 @@ def show(args: Sequence[str]) -> int:
 
 def _list_runs(folder: Path) -> None:
     """Print a line for each run; one that cannot be read is named, and hides no other."""
-    files = (p for name in ("config.json", "stamp.json") for p in folder.glob(f"**/{name}"))
-    runs = sorted({p.parent for p in files if not any(map(is_aside, p.parents))})
+    found = {p.parent for name in ("stamp.json", LOCK) for p in folder.glob(f"**/{name}")}
+    runs = sorted(p for p in found if not any(map(is_aside, [p, *p.relative_to(folder).parents])))
     if not runs:
         print(f"no runs in {folder}/", file=sys.stderr)
     for path in runs:
         try:
             run = load_run(path)
+<<<<<<< ours
             score = run.frame().get("return", np.zeros(0))
             last = f"{score[-1]:10.1f}" if len(score) else f"{'-':>10s}"
+=======
+            score = list(run.frame().get("return", []))
+            last = f"{score[-1]:10.1f}" if score else f"{'-':>10s}"
+>>>>>>> theirs
             print(f"{run.stamp['status']:11s} {run.stamp['step']:>10,} steps {last}  {path}")
         except Exception as error:
             print(f"{'unreadable':11s} {'-':>10s}       {'-':>10s}  {path}: {error}")

@@ -239,7 +239,10 @@ def _seal(manifest: Mapping[str, Any]) -> str:
 
 
 def _json(path: Path) -> Any:
-    return json.loads(path.read_bytes())
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path.name} is no JSON: {error}") from error
 
 
 def _manifest(path: Path, former: bool) -> dict[str, Any]:

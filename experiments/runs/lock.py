@@ -84,11 +84,12 @@ def _open(path: Path) -> IO[bytes]:
             path.mkdir(parents=True, exist_ok=True)
             return (path / LOCK).open("a+b", buffering=0)
         except FileNotFoundError:
-            if path.is_symlink():
-                raise RuntimeError(f"{path} is a link to nowhere") from None
             continue  # a refused run took the directory away between the two lines
         except (FileExistsError, NotADirectoryError) as error:
-            raise RuntimeError(f"{path} is no directory: choose another --name or --out") from error
+            what = (
+                "a link to nowhere" if path.is_symlink() and not path.exists() else "no directory"
+            )
+            raise RuntimeError(f"{path} is {what}: choose another --name or --out") from error
         except OSError as error:
             raise RuntimeError(
                 f"{path} cannot be written to ({error.strerror}): a run needs a directory of its "

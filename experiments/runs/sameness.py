@@ -52,8 +52,9 @@ def changes(before: Mapping[str, Any], config: Any) -> list[str]:
 
 def differs(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """Return in what that counts for the numbers two stamps differ; "" if in nothing."""
-    names = [n for n in TOLD if old.get(n) != new.get(n)]
-    return "; ".join(f"{n}: {_shown(old, n)} -> {_shown(new, n)}" for n in names)
+    a, b = (flat({n: stamp[n] for n in TOLD if n in stamp}) for stamp in (old, new))
+    names = [n for n in dict.fromkeys([*a, *b]) if a.get(n) != b.get(n)]
+    return "; ".join(f"{n}: {_shown(a, n)} -> {_shown(b, n)}" for n in names)
 
 
 def flat(tree: Mapping[str, Any], at: str = "") -> dict[str, Any]:
