@@ -73,13 +73,15 @@ def no_memory(policy: object, n: int) -> State:
 def within(config: Any, **bounds: tuple[float, float]) -> None:
     """Raise ValueError unless each named setting lies within its bounds, ends included.
 
-    A list lies within them if each of its numbers does, and None does.
+    A list lies within them if each of its numbers does; None passes where it is the default.
     """
     for name, (low, high) in bounds.items():
         value = getattr(config, name)
+        if value is None and getattr(type(config), name, 0) is None:
+            continue
         for number in value if isinstance(value, tuple | list) else (value,):
             real = isinstance(number, Real) and not isinstance(number, bool)
-            if number is not None and not (real and low <= number <= high):
+            if not (real and low <= number <= high):
                 kind = type(config).__name__
                 raise ValueError(f"{kind}: {name} must be in [{low}, {high}], got {value!r}")
 

@@ -52,6 +52,7 @@ class SACConfig:
         "lr": (0, 1),
         "hidden": (1, 16_384),
         "critics": (1, 1000),
+        "subset": (1, 1000),
         "dropout": (0, 0.99),
         "alpha": (1e-12, 1e6),
         "target_entropy": (-1e6, 1e6),

@@ -29,7 +29,7 @@ class TD3Config:
     """hidden layer widths of actor and critics"""
     critics: int = 2
     """critics in the ensemble; the target is the minimum of all"""
-    critic_norm: Literal["none", "layer", "batch"] = "none"
+    critic_norm: Literal["none", "layer"] = "none"
     """none or layer"""
     policy_delay: int = 2
     """critic updates per update of actor and targets"""
@@ -89,7 +89,7 @@ class TD3:
         within(c, **c.bounds)
         if c.critic_bc:
             self.columns = ("next_action",)
-        if c.critic_norm == "batch":
+        if str(c.critic_norm) == "batch":
             raise ValueError("critic_norm='batch' needs CrossQ's joint update, which SAC has")
         self.obs_dim, self.act_dim, self.device = obs_dim, act_dim, torch.device(device)
         self.generator, self.acting = (generator(seed, s, device) for s in ("updates", "acting"))

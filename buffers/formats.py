@@ -106,7 +106,11 @@ def load_hdf5(
             arrays = {name: part[()] for name, part in found.items()}
             columns = {name: as_float(part[()]) for name, part in extra.items()}
         rows = _unit_rows(arrays["actions"], units, actions, card)
-        if units is None and text is not None and not np.array_equal(rows, as_float(arrays["actions"])):
+        if (
+            units is None
+            and text is not None
+            and not np.array_equal(rows, as_float(arrays["actions"]))
+        ):
             raise ValueError(
                 "it has a card of ours and does not say in which units its actions are: an earlier "
                 f"version wrote them in [-1, 1], and those of {card.env} are others. {_SAY_UNIT} "

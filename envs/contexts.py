@@ -21,6 +21,9 @@ from .task import Params, Task
 Model = Any  # mujoco.MjModel, whose stubs are not followed
 
 
+MOST = 10_000  # contexts of a command line
+
+
 @dataclass(frozen=True)
 class Contexts:
     """K rows of values for d named features; world i plays row i mod K.
@@ -61,12 +64,17 @@ def parse_contexts(texts: Sequence[str]) -> Contexts | None:
     values: dict[str, list[float]] = {}
     for text in texts:
         name, equals, numbers = text.partition("=")
+        if name in values:
+            raise ValueError(f"--context {text!r}: {name} is given twice; say {name}=1,2")
         try:
             values[name] = [float(x) for x in numbers.split(",")]
         except ValueError:
             equals = ""
         if not equals:
             raise ValueError(f"--context {text!r}: give a name and numbers, gravity=4.9,9.8")
+    count = math.prod(len(row) for row in values.values())
+    if count > MOST:
+        raise ValueError(f"--context: {count:,} combinations, of which {MOST:,} are the most")
     return Contexts.grid(values) if values else None
 
 

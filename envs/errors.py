@@ -23,13 +23,14 @@ EXTRAS = {  # of our packages, by the module that is imported
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean ...?" with the nearest known name, nothing if none is near."""
-    near = difflib.get_close_matches(name[:100], sorted(known), n=1, cutoff=0.4)
+    near = difflib.get_close_matches(name[:100], list(known), n=1, cutoff=0.4)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
     """Return the error for an unknown name; the nearest known one is suggested."""
-    names, hint, text = sorted(known), nearest(name, known), f"unknown {what}: {name[:100]!r}"
+    names = sorted({*known})
+    hint, text = nearest(name, names), f"unknown {what}: {name[:100]!r}"
     if len(names) <= MOST:
         return ValueError(f"{text}{hint} Known: {', '.join(names)}")
     near = difflib.get_close_matches(name[:100], names, n=8, cutoff=0)

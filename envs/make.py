@@ -113,7 +113,10 @@ def make(
     """
     if backend not in BACKENDS:
         raise unknown("backend", backend, BACKENDS)
-    where = torch.device(device)
+    try:
+        where = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device={device!r}: environments run on cpu or on cuda") from error
     on_warp = backend == "warp" or where.type != "cpu"
     env_id = import_module_of(env_id)
     name = env_id.removeprefix(PREFIX)
@@ -157,7 +160,9 @@ def make(
         return noted(_make_foreign(env_id, num_envs, seed, max_episode_steps, options))
     except ModuleNotFoundError as error:
         raise missing(f"environment {env_id!r}", env_id, error) from error
-    except DependencyNotInstalled as error:
+    except (DependencyNotInstalled, ImportError) as error:
+        if getattr(error, "name", None) is not None:
+            raise  # Python's own: a name that a module lacks
         raise ValueError(f"environment {env_id!r} needs what is not there: {error}") from error
 
 

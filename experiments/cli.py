@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from ..agents.playing import Stopped
 from ..envs.errors import unknown
 from . import methods
 from .methods import COMMANDS, METHODS
-from .refusals import printing, refusal
-from .runs.config import from_dict, parse, read_config, whole_number
+from .refusals import printing, refusal, unwritable
+from .runs.config import check, from_dict, in_range, parse, read_config, whole_number
 from .runs.directory import restarting
 from .runs.stopping import (
     AT_ONCE,
@@ -48,10 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print("reverie: stopped at once, nothing was saved", file=sys.stderr)
             return AT_ONCE
-        except BrokenPipeError:
-            raise
         except Exception as error:
-            text = refusal(error)
+            text = None if isinstance(error, OSError) and unwritable() else refusal(error)
             if text is None or os.environ.get("REVERIE_TRACEBACK"):
                 raise
             print(f"reverie: {text}", file=sys.stderr)
@@ -102,6 +100,8 @@ def run_method(name: str, args: list[str]) -> int:
         raise ValueError("--resume goes on with one run: give it without --seeds, for each of them")
     if anew is not None and (resume is not None or seeds is not None):
         raise ValueError("--restart begins one run anew: give it without --resume and --seeds")
+    if seeds is not None and any(a.partition("=")[0] == "--seed" for a in args):
+        raise ValueError("--seeds says the seeds: leave --seed out")
     if given["jobs"] is not None and seeds is None:
         raise ValueError("--jobs is for several runs: give --seeds 0:5 too")
     place = resume or anew
@@ -160,7 +160,11 @@ def _parse(module: Any, args: list[str], default: Any, name: str) -> Any:
     extra += "; --config RUN or config.json; --resume RUN or --restart RUN; --seeds 0:5 --jobs 2; "
     extra += "--max-episode-steps N, the environment's time limit (0: none)"
     about = (module.__doc__ or "") + extra
-    return parse(config_type, args, name, default=default, description=about)
+    # Tables are no options: tyro would make one of each key, beside ours of the same name.
+    tables = {k: v for k, v in vars(default).items() if isinstance(v, Mapping)}
+    plain = dataclasses.replace(default, **{key: {} for key in tables})
+    config = parse(config_type, args, name, default=plain, description=about)
+    return check(dataclasses.replace(config, **tables))
 
 
 def _limited(config: Any, limit: str) -> Any:
@@ -176,10 +180,11 @@ def _run_seeds(name: str, config: Any, seeds: str, jobs: str) -> int:
     from .studies.pool import LocalEngine, run_seeds
     from .studies.suite import parse_seeds
 
-    parallel = whole_number(jobs, "jobs")
+    parallel, numbers = whole_number(jobs, "jobs"), parse_seeds(seeds)
+    in_range("seed", tuple(numbers), "--seeds")
     threads = config.run.threads or max(1, affinity_threads() // parallel)
     with stop_on_signals():
-        return run_seeds(name, config, parse_seeds(seeds), LocalEngine(parallel, threads))
+        return run_seeds(name, config, numbers, LocalEngine(parallel, threads))
 
 
 def _train(module: Any, name: str, config: Any, resume: bool) -> int:

@@ -2,13 +2,14 @@
 
 import dis
 import errno
+import io
 import os
 import select
 import site
 import sys
 import sysconfig
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -54,7 +55,7 @@ def refusal(error: Exception) -> str | None:
     called = trace[doors[0] :] if doors else beyond  # by us, or through our door to simulators
     if not all(_ours(e.tb_frame) or _of_library(e.tb_frame) for e in called):
         return None
-    if not beyond and _at_raise(last):
+    if not beyond and _at_raise(last) and not isinstance(error, OSError):
         told = error.args[0] if isinstance(error, KeyError) and error.args else error
         return str(told)
     if doors and beyond:  # an installed simulator
@@ -108,43 +109,39 @@ def _of_system(error: OSError) -> str:
 def printing() -> Iterator[None]:
     """End without a word where nobody reads what is printed, as in `reverie list | head -1`.
 
-    What cannot be printed for another reason is told.
+    What cannot be printed for another reason is told, with status 2.
     """
     try:
         try:
             yield
         finally:
-            _flush()
-    except BrokenPipeError:
-        unread = [stream for stream in (sys.stdout, sys.stderr) if _unread(stream)]
-        if not unread:
-            raise  # a pipe of somebody else's
-        for stream in unread:
-            _forget(stream)
-        raise SystemExit(UNREAD) from None
-
-
-def _flush() -> None:
-    try:
-        if sys.stdout is not None:  # it was closed before we began
-            sys.stdout.flush()
-    except BrokenPipeError:
-        raise
+            if sys.stdout is not None:  # it was closed before we began
+                sys.stdout.flush()
     except OSError as error:
-        _forget(sys.stdout)
+        gone = unwritable()
+        for stream in gone:  # what Python prints when the process ends goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if not gone:
+            raise
+        if isinstance(error, BrokenPipeError):
+            raise SystemExit(UNREAD) from None
         print(f"reverie: standard output: {_of_system(error)}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
-def _forget(stream: Any) -> None:
-    """Let what is still to be printed go nowhere: Python tries again when the process ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _unread(stream: Any) -> bool:
-    """Whether the other end of a pipe is closed."""
-    with suppress(AttributeError, OSError, ValueError):  # no stream, or none with a file
-        poll = select.poll()
-        poll.register(stream.fileno(), 0)
-        return any(event & select.POLLERR for _, event in poll.poll(0))
-    return False
+def unwritable() -> list[Any]:
+    """Return those of standard output and error that take nothing more."""
+    gone = []
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            poll = select.poll()
+            poll.register(stream.fileno(), 0)
+            unread = any(event & select.POLLERR for _, event in poll.poll(0))
+            stream.flush()
+        except OSError:
+            unread = not isinstance(stream, io.StringIO)
+        except (AttributeError, ValueError):  # no stream, or a closed one
+            unread = False
+        if unread:
+            gone.append(stream)
+    return gone

@@ -8,7 +8,7 @@ step, so that one circuit serves any number of worlds and any row of a replay bu
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,11 +25,11 @@ class CircuitConfig:
 
     period: int = 60
     """control steps of the head oscillator's cycle"""
-    sharing: str = "all"
+    sharing: Literal["all", "sides", "none"] = "all"
     """one weight for all (segments and sides), one for each pair of sides, none: one for each"""
-    constraint: str = "clamp"
+    constraint: Literal["clamp", "softplus", "none"] = "clamp"
     """how signs are kept: clamp (faithful, dead beyond 0), softplus (no dead zone), none"""
-    init: str = "constant"
+    init: Literal["constant", "uniform"] = "constant"
     """constant: +-1; uniform: up to that; without constraint the signs are drawn at random"""
     osc_start: float = 1.0
     """size of the oscillator's weight at the start; at 1 and above its neuron is saturated"""

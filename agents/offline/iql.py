@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ class IQLConfig:
     temperature: float = 3.0
     """beta of the weights exp(beta A) of cloning, per unit of reward: the authors' loader scales
     rewards by 1000 / (best - worst return of an episode), ours does not"""
-    critic_norm: str = "none"
+    critic_norm: Literal["none", "layer"] = "none"
     """none or layer"""
     bounds: ClassVar[Bounds] = {
         "gamma": (0, 1),
@@ -84,7 +84,7 @@ class IQL:
     ) -> None:
         self.config = c = config or IQLConfig()
         within(c, **c.bounds)
-        if c.critic_norm == "batch":
+        if str(c.critic_norm) == "batch":
             raise ValueError("critic_norm='batch' needs CrossQ's joint update, which SAC has")
         self.device = torch.device(device)
         with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator

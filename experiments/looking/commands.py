@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ...agents.playing import evaluate
 from ...envs import known_ids, make
 from ...envs.errors import nearest
@@ -215,13 +213,8 @@ def _list_runs(folder: Path) -> None:
     for path in runs:
         try:
             run = load_run(path)
-<<<<<<< ours
-            score = run.frame().get("return", np.zeros(0))
-            last = f"{score[-1]:10.1f}" if len(score) else f"{'-':>10s}"
-=======
             score = list(run.frame().get("return", []))
             last = f"{score[-1]:10.1f}" if score else f"{'-':>10s}"
->>>>>>> theirs
             print(f"{run.stamp['status']:11s} {run.stamp['step']:>10,} steps {last}  {path}")
         except Exception as error:
             print(f"{'unreadable':11s} {'-':>10s}       {'-':>10s}  {path}: {error}")

@@ -32,9 +32,11 @@ def parse_data(texts: Sequence[str]) -> list[Part]:
         share, place = 1.0, rest
         with suppress(ValueError):
             share, place = float(tail), head
+        if not 0 < share <= 1e9:
+            raise ValueError(f"--data {text!r}: a share is a number above 0, got {share}")
         if kind == "replay" and not place:
             parts.append(Part(None, share))
-        elif kind == "dataset" and place:
+        elif kind == "dataset" and Path(place).name:
             parts.append(Part(place, share))
         else:
             raise ValueError(
@@ -112,6 +114,8 @@ def compose(
         if source is None:
             raise ValueError("--data replay: there is no replay buffer here")
         sources.append((source, part.share))
+    if not sources:
+        raise ValueError("--data names nothing: give replay, dataset:PATH or both")
     widths = {(s.layout.obs_dim, s.layout.act_dim) for s in (replay, *datasets) if s is not None}
     if len(widths) > 1:
         raise ValueError(f"--data: parts of different (obs, action) widths {sorted(widths)}")

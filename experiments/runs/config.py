@@ -25,6 +25,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "batch_size": (1, 10_000_000),
     "buffer_size": (1, MANY),
     "learning_starts": (0, MANY),
+    "max_episode_steps": (0, MANY),
     "hidden": (1, 16_384),
     # of a run
     "threads": (1, 1024),
@@ -54,6 +55,8 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "seconds": (0.001, 86_400),
     "worlds": (1, 10_000_000),
 }
+RUNS_OWN = ("env_id", "num_envs", "seed", "threads", "context", "streams", "dtype", "warp")
+MAKES_OWN = {"device": str, "backend": str, "rng": str, "max_episode_steps": int | None}
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,7 @@ def _fitting(config: T) -> T:
     if isinstance(options, RunOptions):
         _in_range(options, "run.")
     _learners(config)
+    _worlds(getattr(config, "env_options", {}))
     size, worlds = getattr(config, "buffer_size", None), getattr(config, "num_envs", None)
     if isinstance(size, int) and isinstance(worlds, int) and size < worlds:
         raise wrong("buffer_size", f"at least num_envs={worlds}", size)
@@ -152,6 +156,18 @@ def _in_range(part: Any, at: str) -> None:
     for field in dataclasses.fields(part):
         if field.name in RANGES:
             in_range(field.name, getattr(part, field.name), at + field.name)
+
+
+def _worlds(options: Mapping[str, Any]) -> None:
+    """Check what `env_options` says to `make`, beside the options of the task."""
+    for name, value in options.items():
+        at = f"env_options.{name}"
+        if name in RUNS_OWN:
+            raise ValueError(f"{at}: that is not the task's to say, the run has an option for it")
+        if name in MAKES_OWN:
+            convert(MAKES_OWN[name], value, at)
+            if name in RANGES:
+                in_range(name, value, at)
 
 
 def _learners(config: Any) -> None:

@@ -115,13 +115,8 @@ class Writers:
 
     def close(self) -> None:
         """Close everything."""
-<<<<<<< ours
-        files: list[Any] = [self._metrics, self._timing, *self._boards.values()]
-        for file in files:
-=======
         closing = [self._metrics.close, self._timing.close]
         for close in [*closing, *(board.close for board in self._boards.values())]:
->>>>>>> theirs
             with suppress(OSError):
                 close()
         if self._wandb is not None:

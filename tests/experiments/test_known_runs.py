@@ -162,7 +162,10 @@ def with_agent(config, **changes):
         (lambda c: with_run(c, out="elsewhere", log_every=3, keep=5, threads=2), None),
         (lambda c: with_run(c, device="cuda"), "run.device: 'cpu' -> 'cuda'"),
         (lambda c: dataclasses.replace(c, seed=4), "seed: 0 -> 4"),
-        (lambda c: dataclasses.replace(c, context=("gravity=1",)), "context: [] -> ['gravity=1']"),
+        (
+            lambda c: dataclasses.replace(c, context=("gravity=1",)),
+            "context: [] -> ['gravity=1']",
+        ),
         (
             lambda c: dataclasses.replace(c, data=("dataset:a:0.5",)),
             "data: ['replay:1.0'] -> ['dataset:0.5']",
