@@ -225,6 +225,8 @@ def _make_foreign(
             raise ValueError(f"{env_id} does not take its options {options}: {error}") from error
         raise
     made = ForeignEnv(env, seed)
+    if max_episode_steps is not None:  # gymnasium's own spec still says the old one
+        made.max_episode_steps = max_episode_steps or None
     if "statistics" in made.notes:
         _tell_statistics(env_id, made.notes["statistics"])
     return made

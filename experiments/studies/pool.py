@@ -181,8 +181,8 @@ def _how_on(jobs: Sequence[Job], left: Sequence[Job]) -> str:
     if all(job.path is not None for job in jobs):
         return "the same command goes on with the others"
     seeds = ",".join(str(job.config.seed) for job in left)
-    begun = "" if len(left) == len(jobs) else "those that had begun say above how they go on; "
-    return begun + (f"give --seeds {seeds} for those that had not" if left else "none is left")
+    begun = ["those that had begun say above how they go on"] if len(left) < len(jobs) else []
+    return "; ".join([*begun, *([f"give --seeds {seeds} for the others"] if left else [])])
 
 
 def run_seeds(method: str, config: Any, seeds: Sequence[int], engine: Engine) -> int:

@@ -181,7 +181,7 @@ def test_a_resume_may_change_steps_and_the_runs_own_options(change, told):
 
 
 def test_a_setting_that_comes_or_goes_is_a_change():
-    """Of what was noted: one that is gone, one that is new, and one that is new with its default."""
+    """One that is gone, one that is new, and one that is new with its default."""
 
     @dataclasses.dataclass(frozen=True)
     class Settings:
