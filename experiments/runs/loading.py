@@ -33,8 +33,9 @@ def load_policy(path: str | Path) -> LoadedPolicy:
     except READING as error:
         if method not in methods.METHODS:
             raise  # of somebody's own script: theirs to find
+        why = " ".join(told(error).split())  # one line, however many checkpoints it names
         raise ValueError(
-            f"{path}: its checkpoint and config.json do not make a policy: {told(error)}"
+            f"{path}: its checkpoint and config.json do not make a policy: {why}"
         ) from error
     raise FileNotFoundError(f"{path} has no usable checkpoint yet")
 

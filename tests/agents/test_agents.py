@@ -425,7 +425,7 @@ def test_streams_of_neighbouring_seeds_and_of_one_seed_differ():
     ("cls", "config", "words"),
     [
         (SAC, SACConfig(critics=2, subset=3), r"subset.*critics=2.*3"),
-        (SAC, SACConfig(subset=0), r"subset.*1\.\..*0"),
+        (SAC, SACConfig(subset=0), r"subset.*1.*got 0"),
         (SAC, SACConfig(critic_norm="layr"), "critic_norm.*layer.*'layr'"),
         (SAC, SACConfig(dropout=1.5), r"dropout.*\[0, 0.99\].*1.5"),
         (TD3, TD3Config(critic_norm="batch"), "batch.*CrossQ"),

@@ -258,7 +258,7 @@ ARMS = SUITE[SUITE.index("[[arms]]") : SUITE.index("[[tasks]]")]
         ("steps = 200\n", "", "tasks[0]: lacks steps"),
         ("Reacher-v5", "Reachr-v5", "tasks[0] 'Reachr-v5': env: unknown environment"),
         ("Reacher-v5", "reverie/Reachr-v5", "did you mean 'reverie/Reacher-v5'"),
-        ("Reacher-v5", "no_such_pkg:Reacher-v5", "env: No module named 'no_such_pkg'"),
+        ("Reacher-v5", "no_such_pkg:Reacher-v5", "'no_such_pkg'. Install it"),
         ('env = "Reacher-v5"', "env = 3", "tasks[0]: env: got 3, expected a text"),
         ('env = "Reacher-v5"', 'env = "Reacher-v5"\nname = "a.b"', "'a.b' has a dot"),
         ("agent.gamma", "agent.gama", "did you mean 'gamma'"),

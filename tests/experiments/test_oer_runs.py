@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,14 @@ from tiny import config
 from reverie.agents.oer.learner import OER, OERConfig
 from reverie.buffers import load_dataset
 from reverie.experiments import load_policy, oer
+from reverie.experiments.loops import continual
+
+
+def after(matrix, distances, data, learner):
+    """Return what `report` reads of a sequence after some tasks."""
+    return SimpleNamespace(
+        matrix=matrix, distances=distances, datasets=data, learner=learner, distilled=None
+    )
 
 
 def rows(path, kind):
@@ -21,7 +30,7 @@ def rows(path, kind):
 def test_the_matrix_has_a_row_for_each_task_and_the_memory_its_size(tmp_path):
     options = config("oer", tmp_path, "run", fidelity=("random", "online"))
     result = oer.main(options)
-    matrix = oer.matrix_of(result.path)
+    matrix = continual.matrix_of(result.path)
     assert matrix.shape == (2, 2) and np.isfinite(matrix).all()
     assert np.allclose(matrix[-1].mean(), result.eval_return)
     tasks = rows(result.path, "task")
@@ -40,19 +49,21 @@ def test_the_matrix_has_a_row_for_each_task_and_the_memory_its_size(tmp_path):
 
 def test_fidelity_is_0_for_random_rows_and_1_for_the_oracle(tmp_path):
     options = config("oer", tmp_path, "run", fidelity=("random", "online", "mbes"))
-    data = [oer.task_data(options, task, 1) for task in range(2)]
+    data = [continual.task_data(options, task, 1) for task in range(2)]
     learner = OER(17, 6, 2, OERConfig(), seed=0)
     far = [{"random": 3.0, "online": 1.0, "mbes": 2.0}, {"random": 5.0, "online": 1.0, "mbes": 4.0}]
-    row = oer.report(options, [[0.0, 0.0]] * 2, far, data, learner, None)
+    row = continual.report(options, after([[0.0, 0.0]] * 2, far, data, learner))
     assert row["distance_mbes"] == 3
     assert [row[f"fidelity_{s}"] for s in options.fidelity] == [0, 1, pytest.approx(1 / 3)]
     same = [{"random": 1.0, "online": 1.0, "mbes": 1.0}] * 2
-    assert "fidelity_mbes" not in oer.report(options, [[0.0, 0.0]] * 2, same, data, learner, None)
+    assert "fidelity_mbes" not in continual.report(
+        options, after([[0.0, 0.0]] * 2, same, data, learner)
+    )
 
 
 def test_a_distilled_policy_forgets_nothing(tmp_path):
     result = oer.main(config("oer", tmp_path, "run", memory="distilled", distilled_steps=50))
-    matrix = oer.matrix_of(result.path)
+    matrix = continual.matrix_of(result.path)
     assert matrix[0, 0] == matrix[1, 0]
     final = rows(result.path, "task")[-1]
     assert final["bytes"] == 2 * 4 * (17 * 64 + 64 + 64 * 64 + 64 + 64 * 6 + 6 + 2 * 17)
@@ -86,7 +97,7 @@ def test_regularised_controls_run(penalty, tmp_path):
     )
     memory = "replay" if penalty == "agem" else "none"
     options = config("oer", tmp_path, "run", agent=agent, memory=memory, selector="random")
-    assert np.isfinite(oer.matrix_of(oer.main(options).path)).all()
+    assert np.isfinite(continual.matrix_of(oer.main(options).path)).all()
 
 
 def test_what_is_wrong_is_told_before_anything_is_written(tmp_path):
@@ -117,7 +128,7 @@ def test_in_the_first_task_what_is_judged_is_mu(tmp_path):
 
 def test_the_data_of_two_tasks_is_not_the_same_play(tmp_path):
     options = config("oer", tmp_path, "run")
-    one, two = (oer.task_data(options, task, 1).all for task in range(2))
+    one, two = (continual.task_data(options, task, 1).all for task in range(2))
     assert not torch.equal(one.action, two.action) and not torch.equal(one.obs, two.obs)
 
 
@@ -127,7 +138,7 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path):
     for path in (tmp_path / "data").glob("*-0-*.safetensors"):
         data = load_dataset(path)
         data.head(200).save(path.with_suffix(""))
-    with pytest.raises(ValueError, match="cannot go on with other data"):
+    with pytest.raises(ValueError, match="was begun with other data"):
         oer.main(options, resume=True)
 
 
@@ -142,4 +153,4 @@ def test_a_comparison_keeps_the_whole_matrix(tmp_path):
     lines = (tmp_path / "results" / "mbes" / "CheetahVel-v0-s0.tasks.csv").read_text().split()
     named = [dict(zip(lines[0].split(","), line.split(","), strict=True)) for line in lines[1:]]
     got = [[float(row["task0"]), float(row["task1"])] for row in named]
-    assert np.array_equal(got, oer.matrix_of(path))
+    assert np.array_equal(got, continual.matrix_of(path))

@@ -22,6 +22,7 @@ from reverie.buffers import Card, Dataset, Transitions
 from reverie.buffers.shards import file_digest
 from reverie.envs import make, spaces_of
 from reverie.experiments import cli, load_policy, load_run, ppo, sac, td3
+from reverie.experiments.runs import checkpoint
 from reverie.experiments.runs.config import from_dict
 
 
@@ -180,7 +181,7 @@ def copied(trained, tmp_path):
 
 @pytest.mark.parametrize("how", ["damaged", "missing", "all gone"])
 def test_a_lost_shard_does_not_lose_the_policy(copied, trained, how, capsys):
-    shards = sorted((copied / "buffer").iterdir())
+    shards = sorted((copied / "buffer" / "replay").iterdir())
     if how == "damaged":
         shards[0].write_bytes(b"\0" + shards[0].read_bytes()[1:])
     elif how == "missing":
@@ -208,9 +209,11 @@ def forge(run, tree=None, tensors=None, manifest=None):
     about = json.loads((folder / "manifest.json").read_text())
     for name, row in about["files"].items():
         row.update(size=(folder / name).stat().st_size, sha256=file_digest(folder / name))
-    (folder / "manifest.json").write_text(
-        json.dumps(about if manifest is None else manifest(about))
-    )
+    about.pop(checkpoint.SEAL)
+    whole = about if manifest is None else manifest(about)
+    if isinstance(whole, dict):
+        whole = {**whole, checkpoint.SEAL: checkpoint._seal(whole)}
+    (folder / "manifest.json").write_text(json.dumps(whole))
 
 
 def places(tree, path=()):

@@ -499,5 +499,5 @@ def test_a_shard_of_other_rows_is_refused(tmp_path):
         manifest["stores"]["replay"][-1].update(size=file.stat().st_size, sha256=file_digest(file))
 
     reseal(newest, change)
-    with pytest.raises(ValueError, match=rf"does not fit this run.*{file.name} has 19 steps"):
+    with pytest.raises(ValueError, match=rf"does not fit this run.*{file.name} holds 19 steps"):
         resume("sac", tmp_path)
