@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     stop_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
-    if not sys.flags.safe_path and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # for `module:id` and --method; behind what is installed
+    with suppress(OSError):  # the folder is gone
+        if not sys.flags.safe_path and os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # for `module:id` and --method; behind what is installed
     with printing():
         try:
             return _run(list(sys.argv[1:] if argv is None else argv))
@@ -52,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             text = None if isinstance(error, OSError) and unwritable() else refusal(error)
             if text is None or os.environ.get("REVERIE_TRACEBACK"):
                 raise
-            print(f"reverie: {text}", file=sys.stderr)
+            print(f"reverie: {' '.join(text.splitlines())}", file=sys.stderr)
             return 2
 
 

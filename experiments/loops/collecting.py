@@ -194,6 +194,13 @@ def collect_dataset(options: CollectOptions, stop: Callable[[], bool] = never) -
     """Collect what the options say; return the dataset, not yet written. Stopped as `play`."""
     o = check(options)
     sources = [str(o.replay)] if o.replay is not None else list(o.policy)
+    if not 1 <= len(sources) <= o.transitions:
+        raise ValueError(
+            f"{o.transitions} transitions of {len(sources)} policies: give --policy, and one "
+            "transition at least for each of them"
+        )
+    if not o.out.name:
+        raise ValueError(f"--out {str(o.out)!r} names no file: give data/NAME")
     own = next((c["env"] for c in map(_config_of, sources) if c), None)
     env_id = o.env or own
     if env_id is None:

@@ -79,18 +79,20 @@ def in_use(path: Path) -> str | None:
 
 
 def _open(path: Path) -> IO[bytes]:
+    left = 100
     while True:
+        left -= 1
         try:
             path.mkdir(parents=True, exist_ok=True)
             return (path / LOCK).open("a+b", buffering=0)
-        except FileNotFoundError:
-            continue  # a refused run took the directory away between the two lines
         except (FileExistsError, NotADirectoryError) as error:
             what = (
                 "a link to nowhere" if path.is_symlink() and not path.exists() else "no directory"
             )
             raise RuntimeError(f"{path} is {what}: choose another --name or --out") from error
         except OSError as error:
+            if left and isinstance(error, FileNotFoundError):
+                continue  # a refused run took the directory away between the two lines
             raise RuntimeError(
                 f"{path} cannot be written to ({error.strerror}): a run needs a directory of its "
                 "own; give another --out"

@@ -49,7 +49,11 @@ def parse(text: str, where: str = "") -> dict[str, Claim]:
     needed = [f.name for f in fields(Claim) if f.default is MISSING][1:]
     where = f"{where}: " if where else ""
     claims = {}
-    for name, row in tomllib.loads(text).items():
+    try:
+        rows = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{where}no valid TOML: {error}") from error
+    for name, row in rows.items():
         here = f"{where}claim {name}"
         if not isinstance(row, Mapping):
             raise ValueError(f"{here}: got {row!r}, expected a table [{name}]")

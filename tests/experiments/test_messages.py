@@ -749,3 +749,27 @@ def test_ranges_are_asked_of_something():
     """A name in the table that no configuration and no command has would be a slip."""
     named = {p[-1] for _, p, _, _ in EVERY} | {f.name for f in dataclasses.fields(BenchOptions)}
     assert set(RANGES) - named == {"max_episode_steps"}  # of env_options
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        (["--policy", "random", "random", "--transitions", "1"], "1 transitions of 2 policies"),
+        (["--policy", "--transitions", "10"], "10 transitions of 0 policies"),
+        (["--transitions", "10", "--out", ""], "--out '.' names no file"),
+    ],
+)
+def test_a_dataset_that_cannot_be(argv, text, capsys):
+    assert text in one_line(["collect", "--env", "reverie/Reacher-v5", *argv], capsys)
+
+
+def test_a_file_of_claims_that_is_none(tmp_path, capsys):
+    (tmp_path / "claims.toml").write_text("x")
+    line = one_line(["claims", "--claims", str(tmp_path / "claims.toml")], capsys)
+    assert f"{tmp_path / 'claims.toml'}: no valid TOML: " in line
+
+
+def test_a_folder_that_can_never_be_made_is_told(capsys):
+    """Not waited for: only a directory that was there may come back."""
+    argv = ["sac", "--env", "reverie/InvertedPendulum-v5", *SMALL, "--out", "/proc/nowhere"]
+    assert "cannot be written to (No such file or directory)" in one_line(argv, capsys)
