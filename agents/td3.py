@@ -109,6 +109,7 @@ class TD3:
         self.updates = 0
         self.actor_loss = torch.zeros((), device=self.device)  # of its last step
         self.regulariser: Callable[[], Tensor] | None = None  # added to the actor's loss
+        self.actor_step: Callable[[torch.optim.Optimizer, Tensor], None] = step  # to be changed
         self._autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16)
         wrap: Any = torch.compile if compile else lambda f: f
         self._critic_objective = wrap(self._value_loss)
@@ -140,7 +141,7 @@ class TD3:
         if self.updates % self.config.policy_delay == 0:
             with self._autocast, frozen(self._critic_parameters):
                 actor_loss = self._actor_objective(batch)
-                step(self.actor_optimizer, actor_loss)
+                self.actor_step(self.actor_optimizer, actor_loss)
             self.actor_loss = actor_loss.detach()
             torch._foreach_lerp_(self._targets, self._online, self.config.tau)
         return {

@@ -1,8 +1,8 @@
 """Learn a family's tasks one after the other from offline data: OER and its controls."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from tyro.conf import OmitArgPrefixes
 
@@ -11,9 +11,11 @@ from ..agents.dynamics import DynamicsConfig
 from ..agents.oer.distilled import Distilled
 from ..agents.oer.keeping import anchor, choose, selectors_of, visited
 from ..agents.oer.learner import OER, OERConfig
+from ..agents.oer.memory import Kept
 from ..agents.oer.policy import ContinualPolicy, TaskPolicy
 from ..agents.oer.selectors import SELECTORS
 from ..agents.playing import Evaluation
+from ..buffers import Source
 from ..envs.errors import unknown
 from ..envs.families import members
 from .loops.build import tell_if_endless
@@ -35,6 +37,17 @@ from .runs.result import Result
 from .runs.run import Run
 
 PREFIXED = True  # --agent.lr, --dynamics.lr
+
+
+class Memory(NamedTuple):
+    """A memory of your own: any Source of a task's rows whose actions are labels."""
+
+    empty: Callable[[], Source]  # what a saved one is loaded into
+    of: "Callable[[Run, Config, Learning], Source]"  # of the task that ends; may open phases
+
+
+# By the name that `--memory` takes; beside them stand replay, none and distilled.
+MEMORIES: dict[str, Memory] = {}
 
 
 @dataclass(frozen=True)
@@ -61,8 +74,8 @@ class Config:
     """seed of weights, draws, noise and selection; a task's data is the same for all seeds"""
     batch_size: int = 256
     """transitions per gradient step"""
-    memory: Literal["replay", "none", "distilled"] = "replay"
-    """what is kept of a task: transitions, nothing, or a small frozen policy"""
+    memory: str = "replay"
+    """what is kept of a task: transitions (replay), none, a small frozen policy (distilled)"""
     selector: str = "mbes"
     """which transitions are kept"""
     budget: int = 1000
@@ -134,7 +147,9 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
     n = len(members(c.env, c.members))
     if not 1 <= c.tasks <= n or not c.task_steps >= 1:
         raise ValueError(f"tasks={c.tasks} of the {n} members, task_steps={c.task_steps}")
-    if c.agent.penalty == "agem" and c.memory != "replay":
+    if c.memory not in ("replay", "none", "distilled", *MEMORIES):
+        raise unknown("memory", c.memory, ("replay", "none", "distilled", *MEMORIES))
+    if c.agent.penalty == "agem" and c.memory in ("none", "distilled"):
         raise ValueError("penalty='agem' projects on a memory's gradient: it needs memory='replay'")
     if c.steps > c.tasks * c.task_steps:
         raise ValueError(
@@ -149,7 +164,10 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
     first = datasets[0].card
     tell_if_endless(c.env, judges[0], lambda: make_judge(first, c.env_options, num_envs=1))
     layout = datasets[0].layout
-    learner = OER(layout.obs_dim, layout.act_dim, c.tasks, c.agent, seed=c.seed)
+    empty = MEMORIES[c.memory].empty if c.memory in MEMORIES else Kept.empty
+    shape = layout.obs_dim, layout.act_dim, c.tasks
+    learner = OER(*shape, c.agent, seed=c.seed, memory=empty)
+    layout.require(learner.columns, "OER")
     distilled = Distilled(layout.obs_dim, layout.act_dim, c.distilled_hidden, c.tasks)
     family = c.env.split("/")[-1]
     label = f"oer-{family}-{c.memory}-{c.selector}-s{c.seed}"
@@ -212,7 +230,7 @@ def end_task(run: Run, c: Config, s: Learning) -> Evaluation:
             if fit.step == 0:
                 s.distilled.begin(task, data, c.seed)
             while fit.step < fit.steps:
-                loss = s.distilled.clone_step(task, data, s.learner.act)
+                loss = s.distilled.clone_step(task, data, s.learner.mu)
                 fit.tick(1)
                 advance_phase(run, fit, s, {"loss": loss})
         s.distilled.finish(task)
@@ -236,6 +254,8 @@ def end_task(run: Run, c: Config, s: Learning) -> Evaluation:
         s.model = s.rows = None
         if chosen:
             run.log(chosen, kind="selection")
+    if c.memory in MEMORIES and len(s.learner.memories) == task:
+        s.learner.remember(MEMORIES[c.memory].of(run, c, s))
     with run.interruptible(s.state_dict):
         judged, now = judge_all(c, s, stop)
     if len(s.matrix) == task:

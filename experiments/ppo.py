@@ -7,26 +7,17 @@ from typing import Any
 from ..agents import Policy
 from ..agents.sb3 import PPOConfig, load_mlp_ppo
 from .loops import onpolicy
+from .loops.options import WorldOptions
 from .runs.config import RunOptions, check
 from .runs.result import Result
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(WorldOptions):
     """A run of PPO."""
 
-    env: str = "reverie/HalfCheetah-v5"
-    """environment id: a task of ours, or any gymnasium id with continuous actions"""
-    steps: int = 1_000_000
-    """environment transitions to train for"""
-    seed: int = 0
-    """seed of the weights, the worlds and every draw"""
     num_envs: int = 8
     """worlds stepped together"""
-    context: tuple[str, ...] = ()
-    """contexts of a task of ours, gravity=4.9,9.8 mass=1,2: every combination, in turn by world"""
-    env_options: Mapping[str, Any] = field(default_factory=dict)
-    """options of the task, from Python or a config file, e.g. {"ctrl_cost_weight": 0.05}"""
     agent: PPOConfig = field(default_factory=PPOConfig)
     """the learner"""
     run: RunOptions = field(default_factory=RunOptions)

@@ -7,40 +7,15 @@ from typing import Any
 from ..agents import SAC, Policy, SACConfig
 from ..agents.actors import gaussian_policy, go_on
 from .loops import offpolicy
+from .loops.options import UpdateOptions
 from .runs.config import RunOptions, check
 from .runs.result import Result
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(UpdateOptions):
     """A run of soft actor-critic."""
 
-    env: str = "reverie/HalfCheetah-v5"
-    """environment id: a task of ours, or any gymnasium id"""
-    steps: int = 1_000_000
-    """environment transitions to train for"""
-    seed: int = 0
-    """seed of the weights, the worlds, the exploration and the replay draws"""
-    num_envs: int = 1
-    """worlds stepped together"""
-    utd: float = 1.0
-    """gradient updates per environment transition, whatever num_envs is"""
-    batch_size: int = 256
-    """transitions per gradient update"""
-    buffer_size: int = 1_000_000
-    """transitions that the replay buffer holds"""
-    learning_starts: int = 5_000
-    """transitions of uniformly random actions before the first update"""
-    data: tuple[str, ...] = ("replay",)
-    """what batches are drawn from, in shares: replay:0.5 dataset:PATH:0.5 (RLPD)"""
-    compile: bool = False
-    """torch.compile the losses"""
-    bfloat16: bool = False
-    """matrix products in bfloat16"""
-    context: tuple[str, ...] = ()
-    """contexts of a task of ours, gravity=4.9,9.8 mass=1,2: every combination, in turn by world"""
-    env_options: Mapping[str, Any] = field(default_factory=dict)
-    """options of the task, from Python or a config file, e.g. {"ctrl_cost_weight": 0.05}"""
     agent: SACConfig = field(default_factory=SACConfig)
     """the learner"""
     run: RunOptions = field(default_factory=RunOptions)

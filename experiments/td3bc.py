@@ -7,34 +7,17 @@ from typing import Any
 from ..agents import Policy
 from ..agents.td3 import TD3, TD3Config
 from .loops import offline
-from .runs.config import RunOptions, check, from_dict
+from .loops.options import OfflineOptions
+from .runs.config import check, from_dict
 from .runs.result import Result
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(OfflineOptions):
     """A run on offline data."""
 
-    data: tuple[str, ...] = ()
-    """dataset:PATH of ours, of an .hdf5 file or of minari:ID; several in shares, dataset:A:0.5"""
-    env: str | None = None
-    """environment to be judged in; None is the data's own"""
-    context: tuple[str, ...] = ()
-    """context to be judged in, velocity=1.5; none is the data's own"""
-    steps: int = 100_000
-    """gradient steps"""
-    seed: int = 0
-    """seed of the weights, the draws and the update noise"""
-    batch_size: int = 256
-    """transitions per gradient step"""
-    standardise: bool = True
-    """observations as z-scores of the data"""
-    env_options: Mapping[str, Any] = field(default_factory=dict)
-    """options of the task over the data's own, from Python or a config file"""
     agent: TD3Config = field(default_factory=lambda: TD3Config(bc_alpha=2.5))
     """the learner"""
-    run: RunOptions = field(default_factory=lambda: RunOptions(eval_every=10_000))
-    """the run directory"""
 
 
 PRESETS = {"default": Config()}

@@ -13,6 +13,7 @@ from ..dynamics import DynamicsConfig, DynamicsEnsemble
 from ..playing import EVAL_SEED, Stopped, cap_of, never
 from ..seeding import generator, stream_seed
 from .learner import OER
+from .memory import Kept
 from .selectors import SELECTORS, Pick
 
 NEEDS_MODEL = ("mbes", "model")
@@ -76,7 +77,7 @@ def choose(
             data=data,
             budget=c.budget,
             generator=generator(seed, f"select {task}"),
-            act=learner.act,
+            act=learner.mu,
             model=model,
             td_error=lambda rows: learner.td_error(data.gather(rows)),
             visited=states,
@@ -89,7 +90,8 @@ def choose(
         picks[selector] = pick, data.gather(SELECTORS[selector](pick))
     for selector, (pick, rows) in picks.items():
         if c.memory == "replay" and selector == c.selector:
-            learner.remember(rows.obs, rows.action)
+            label = learner.label(rows.obs, rows.action)
+            learner.remember(Kept(rows.obs, label, stream_seed(seed, f"kept {task}")))
             report = {f"select_{k}": v for k, v in pick.report.items()}
         if selector in c.fidelity and states is not None:
             distances[selector] = distance(states, rows.obs, data)
@@ -109,7 +111,7 @@ def visited(learner: OER, judge: BatchEnv, stop: Callable[[], bool] = never) -> 
         if stop():
             raise Stopped("an episode was told to stop")
         rows.append(obs[running])
-        batch, valid, obs = advance(judge, obs, learner.act(obs))
+        batch, valid, obs = advance(judge, obs, learner.mu(obs))
         running &= ~batch.ended & valid
     return torch.cat(rows)
 

@@ -4,6 +4,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
+
+from ..networks import step
 
 
 class EWC:
@@ -77,6 +80,12 @@ class SI:
         parts = [(o * (p - a).square()).sum() for p, a, o in rows]
         return self.weight * torch.stack(parts).sum()
 
+    def step(self, optimizer: Optimizer, loss: Tensor) -> None:
+        """Take a step of the policy, and follow it."""
+        before = [p.detach().clone() for p in self.parameters]
+        step(optimizer, loss)
+        self.follow(before, [p.grad for p in self.parameters if p.grad is not None])
+
     @torch.no_grad()
     def follow(self, before: Sequence[Tensor], grads: Sequence[Tensor]) -> None:
         """Add what a step from `before` lowered the task's loss by; `grads` hold the penalty."""
@@ -100,3 +109,19 @@ def project(gradient: Tensor, reference: Tensor) -> Tensor:
     if dot >= 0:
         return gradient
     return gradient - dot / (reference @ reference) * reference
+
+
+def along(memories: Callable[[], Tensor]) -> Callable[[Optimizer, Tensor], None]:
+    """Return a step along the loss's gradient without what points against the memories' loss."""
+
+    def take(optimizer: Optimizer, loss: Tensor) -> None:
+        (flat,) = optimizer.param_groups[0]["params"]
+        gradients = []
+        for each in (loss, memories()):
+            optimizer.zero_grad(set_to_none=False)
+            each.backward()  # type: ignore[no-untyped-call]
+            gradients.append(flat.grad.clone())
+        flat.grad.copy_(project(*gradients))
+        optimizer.step()
+
+    return take

@@ -13,6 +13,7 @@ from reverie.agents.oer import keeping
 from reverie.agents.oer.distilled import Actor, Distilled
 from reverie.agents.oer.keeping import Keeping, anchor, choose
 from reverie.agents.oer.learner import OER, OERConfig
+from reverie.agents.oer.memory import Kept, size_of
 from reverie.agents.oer.penalties import EWC, SI, project
 from reverie.agents.oer.policy import TaskPolicy
 from reverie.agents.oer.selectors import SELECTORS, Pick, mbes
@@ -57,7 +58,7 @@ def learner_in(task, remembered=(), **settings):
             learner.update(BATCH)
             learner.settle()
             if remembered:
-                learner.memory.add(OBS[:1], torch.tensor([[remembered[t]]]))
+                learner.remember(Kept(OBS[:1], torch.tensor([[remembered[t]]]), t))
     return learner
 
 
@@ -86,7 +87,7 @@ def test_each_task_is_learned_from_its_own_z_scores(dbc):
         learner.update(BATCH)
         assert torch.equal(seen[-1].obs, Z[task]) and torch.equal(seen[-1].next_obs, NEXT_Z[task])
         assert torch.equal(seen[-1].reward, BATCH.reward)
-        assert torch.equal(learner.act(OBS), learner.td3.actor(Z[task]))
+        assert torch.equal(learner.mu(OBS), learner.td3.actor(Z[task]))
         assert torch.equal(learner.policy(OBS, task), learner.policy(Z[task], task, raw=False))
         played, _ = TaskPolicy(learner.policy, task).act(OBS, (), explore=False)
         assert torch.equal(played, learner.policy(OBS, task))
@@ -143,12 +144,11 @@ def test_the_td_error_of_raw_rows(task):
 
 def test_labels_and_bytes():
     learner = learner_in(1, label="policy")
-    learner.remember(OBS, torch.full((2, 1), 0.25))
-    assert torch.equal(learner.memory.label[0], learner.td3.actor(Z[1]).detach())
-    assert torch.equal(learner.memory.obs[0], OBS)
+    own = torch.full((2, 1), 0.25)
+    assert torch.equal(learner.label(OBS, own), learner.td3.actor(Z[1]).detach())
     data = learner_in(1, label="dataset")
-    data.remember(OBS, torch.full((2, 1), 0.25))
-    assert data.memory.label[0].tolist() == [[0.25]] * 2
+    assert data.label(OBS, own) is own
+    data.remember(Kept(OBS, own, 0))
     # two rows of 2 + 1; of each task a head of 8 + 1 and two moments of 2
     assert data.bytes == 4 * (2 * 3 + 2 * (9 + 4))
     # EWC keeps a Fisher and an anchor of the trunk, SI also the path: 2 x 8 + 8 + 8 x 8 + 8 numbers
@@ -317,8 +317,8 @@ def test_what_a_selector_is_given_and_what_is_kept(monkeypatch):
     settings = dict(memory="replay", selector="a", budget=7, gate=3.0, match="model", walk=9)
     c = Keeping(**{**vars(KEEPING), **settings, "fidelity": ("b", "a")})
     distances, report = choose(c, learner, data, "model", states, 5)
-    assert torch.equal(learner.memory.obs[0], obs[[2, 0]]) and len(learner.memory) == 1
-    assert torch.equal(learner.memory.label[0], torch.tensor([[0.3], [0.1]]))
+    assert torch.equal(learner.memories[0].obs, obs[[2, 0]]) and len(learner.memories) == 1
+    assert torch.equal(learner.memories[0].label, torch.tensor([[0.3], [0.1]]))
     assert report == {"select_x": 3}
     # moments of 0, 2, 4: deviation 2; of 0, 10, 20: 10. (2, 11) lies 0.1 from row 1 and, from rows
     # 0 and 2, 1 to the side and 1.1 or 0.9 up
@@ -326,7 +326,7 @@ def test_what_a_selector_is_given_and_what_is_kept(monkeypatch):
     assert distances["a"] == pytest.approx((1 + 0.9**2) ** 0.5, rel=1e-3)
     pick = seen["a"]
     assert (pick.budget, pick.gate, pick.match, pick.walk) == (7, 3.0, "model", 9)
-    assert torch.equal(pick.act(obs), learner.act(obs)) and pick.data is data
+    assert torch.equal(pick.act(obs), learner.mu(obs)) and pick.data is data
     assert pick.model == "model" and pick.visited is states
     rows = torch.tensor([2, 1])
     assert torch.equal(pick.td_error(rows), learner.td_error(data.gather(rows)))
@@ -368,16 +368,16 @@ class Unflagged(Known):
 def test_a_real_episode_of_mu_in_every_world():
     """Worlds of 2 and 3 steps: each until its own end, not into the next episode."""
     judge = Known([[2], [3]])
-    states = keeping.visited(SimpleNamespace(act=lambda obs: obs[:, 2:] / 64), judge)
+    states = keeping.visited(SimpleNamespace(mu=lambda obs: obs[:, 2:] / 64), judge)
     assert sorted(states.tolist()) == [[0, 0, 0], [0, 0, 1], [1, 0, 0], [1, 0, 1], [1, 0, 2]]
     assert judge.seeds == [EVAL_SEED + 1_000_000]
     assert [[x * 64 for x in a] for a in judge.actions] == [[0, 0], [1, 1], [0, 2]]
     bad = Known([[3], [3]], bad=[(0, 1)])
-    assert len(keeping.visited(SimpleNamespace(act=lambda obs: obs[:, :1]), bad)) == 4
+    assert len(keeping.visited(SimpleNamespace(mu=lambda obs: obs[:, :1]), bad)) == 4
     resets = Unflagged([[3], [3]], bad=[(0, 1)])
-    assert len(keeping.visited(SimpleNamespace(act=lambda obs: obs[:, :1]), resets)) == 4
+    assert len(keeping.visited(SimpleNamespace(mu=lambda obs: obs[:, :1]), resets)) == 4
     with pytest.raises(Stopped):
-        keeping.visited(SimpleNamespace(act=lambda obs: obs[:, :1]), judge, lambda: True)
+        keeping.visited(SimpleNamespace(mu=lambda obs: obs[:, :1]), judge, lambda: True)
 
 
 def test_a_distilled_policy_is_the_tasks_learner_on_its_datas_states():
@@ -385,23 +385,23 @@ def test_a_distilled_policy_is_the_tasks_learner_on_its_datas_states():
     g = torch.Generator().manual_seed(0)
     obs = 100 + 3 * torch.randn(400, 2, generator=g)
     data = data_of(obs)
-    learner = SimpleNamespace(act=lambda o: (o[:, :1] - 100) / 10)
+    learner = SimpleNamespace(mu=lambda o: (o[:, :1] - 100) / 10)
     distilled = Distilled(2, 1, (16,), 3)
     distilled.begin(1, data, 0)
     for _ in range(300):
-        distilled.clone_step(1, data, learner.act)
+        distilled.clone_step(1, data, learner.mu)
     distilled.finish(1)
     assert distilled.done == 2 and torch.equal(distilled.mean[1], data.moments()[0])
     assert torch.equal(distilled.std[1], data.moments()[1]) and not distilled.mean[0].any()
     actor = Actor(distilled.nets[1], distilled.mean[1], distilled.std[1])
     got, _ = actor.act(obs, (), explore=False)
-    assert (got - learner.act(obs)).abs().mean() < 0.05
+    assert (got - learner.mu(obs)).abs().mean() < 0.05
     # 2 x 16 + 16 + 16 + 1 weights and two moments of 2, of two tasks
     assert distilled.bytes == 4 * 2 * (65 + 4)
     settings = {**vars(KEEPING), "memory": "distilled", "fidelity": ("random",)}
     real = learner_in(1)
     choose(Keeping(**settings), real, data_of(OBS), None, None, 0)
-    assert len(real.memory) == 0
+    assert len(real.memories) == 0
 
 
 # -- selection: states whose second number is hundreds of times the first
@@ -560,3 +560,37 @@ def test_models_disagree_by_the_variance_of_their_z_scored_outputs():
     moves = torch.cat(draws)  # 4 + 2 x 0.5, or 4 + 2 x 1.5: each row of a member of its own
     assert torch.isclose(moves, torch.tensor(5.0), atol=0.1).sum() > 15
     assert torch.isclose(moves, torch.tensor(7.0), atol=0.1).sum() > 15
+
+
+# -- what is kept
+
+
+def test_a_memory_is_a_source_of_labelled_rows_and_nothing_else():
+    memory = Kept(OBS, torch.tensor([[0.25], [-0.5]]), 0)
+    batch = memory.sample(50)
+    first = batch.obs[:, 0] == 3  # OBS[0] is (3, 10)
+    assert 10 < first.sum() < 40 and torch.equal(batch.obs, torch.where(first[:, None], *OBS))
+    assert torch.equal(batch.action[:, 0], torch.where(first, 0.25, -0.5))
+    for other in (batch.reward, batch.next_obs, batch.terminated, batch.truncated):
+        assert other.isnan().all()
+    again = Kept.empty()
+    again.load_state_dict(memory.state_dict())
+    assert torch.equal(again.sample(9).obs, memory.sample(9).obs)
+    assert size_of(memory) == 4 * (4 + 2)  # the generator is no number
+
+
+def test_any_source_is_a_memory():
+    """Half of the rows are labelled 1, half 0.5: pi is pulled by (pi - x)^2, alpha over one."""
+
+    class Mine:
+        def sample(self, n):
+            label = torch.tensor([1.0, 0.5]).repeat(n)[:n, None]
+            zero = torch.zeros(n)
+            return Transitions(OBS[:1].repeat(n, 1), label, zero, OBS[:1], zero, zero)
+
+    learner = learner_in(1, alpha=3.0, replay_batch=8)
+    learner.remember(Mine())
+    before = learner.policy(OBS[:1], 0)
+    loss = 3.0 * ((before - 1).square() + (before - 0.5).square()) / 2
+    torch.testing.assert_close(learner._replay(), loss.squeeze())
+    assert size_of(learner.memories[0]) == 0  # it keeps nothing

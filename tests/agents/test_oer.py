@@ -10,6 +10,7 @@ from reverie.agents.dynamics import DynamicsConfig, DynamicsEnsemble
 from reverie.agents.networks import DeterministicActor
 from reverie.agents.oer import metrics
 from reverie.agents.oer.learner import OER, OERConfig
+from reverie.agents.oer.memory import Kept, size_of
 from reverie.agents.oer.penalties import EWC, SI, project
 from reverie.agents.oer.policy import ContinualPolicy, Head
 from reverie.agents.oer.selectors import SELECTORS, Pick, mbes
@@ -223,7 +224,7 @@ def learned(config, steps=(150, 150), seed=0, remember=200):
         learner.settle()
         if remember:
             rows = data.gather(torch.arange(remember))
-            learner.remember(rows.obs, rows.action)
+            learner.remember(Kept(rows.obs, learner.label(rows.obs, rows.action), task))
     return learner
 
 
@@ -251,7 +252,7 @@ def test_mu_of_a_third_task_knows_of_the_memory_only_through_pi(start, same):
             for _ in range(12):
                 learner.update(data.sample(32))
             rows = data.gather(torch.arange(50))
-            learner.remember(rows.obs, rows.action)
+            learner.remember(Kept(rows.obs, learner.label(rows.obs, rows.action), task))
         return learner
 
     one, other = third(0.0), third(10.0)
@@ -278,17 +279,17 @@ def test_after_the_first_task_pi_is_mu():
         learner.update(data.sample(64))
     learner.settle()
     obs = data.all.obs[:50]
-    assert torch.allclose(learner.policy(obs, 0), learner.act(obs), atol=1e-6)
+    assert torch.allclose(learner.policy(obs, 0), learner.mu(obs), atol=1e-6)
 
 
 def test_labels_are_learned_and_kept():
     learner = learned(OERConfig(td3=SMALL, lr=1e-3), steps=(300, 900))
     for j in range(2):
-        got = learner.policy(learner.memory.obs[j], j)
-        assert (got - learner.memory.label[j]).square().mean() <= 1e-2, j
+        got = learner.policy(learner.memories[j].obs, j)
+        assert (got - learner.memories[j].label).square().mean() <= 1e-2, j
     data = learned(OERConfig(td3=SMALL, label="dataset"), steps=(5, 5))
-    assert torch.equal(data.memory.label[0], two_tasks()[0].all.action[:200])
-    assert learner.memory.bytes == 4 * 2 * 200 * 5
+    assert torch.equal(data.memories[0].label, two_tasks()[0].all.action[:200])
+    assert sum(map(size_of, learner.memories)) == 4 * 2 * 200 * 5
 
 
 def test_without_replay_the_first_task_is_forgotten():
@@ -331,7 +332,7 @@ def test_a_saved_learner_continues_bit_for_bit(config):
             learner.settle()
             learner.anchor(data.all.obs[:50])
             rows = data.gather(torch.arange(40))
-            learner.remember(rows.obs, rows.action)
+            learner.remember(Kept(rows.obs, learner.label(rows.obs, rows.action), task))
         return learner
 
     whole, cut = run(None), run((1, 5))

@@ -14,6 +14,7 @@ from reverie.agents.playing import EVAL_SEED, SEED_STRIDE, collect
 from reverie.buffers import Layout, ReplayBuffer, Transitions
 from reverie.experiments import load_run
 from reverie.experiments.loops import offpolicy
+from reverie.experiments.loops.session import Session
 from reverie.experiments.runs import stopping
 from reverie.experiments.runs.stopping import Interrupted
 
@@ -74,7 +75,7 @@ def off_policy(config, env, judge=None, agent=None, resume=False):
     """Train with a buffer that holds everything; return the agent, the buffer, the path."""
     agent = agent or Counter()
     buffer = ReplayBuffer(Layout(3, 1), 200 * env.num_envs, env.num_envs)
-    s = offpolicy.Session(agent, env, judge or Known([[2], [2]]), buffer, buffer, config.seed)
+    s = Session(agent, env, judge or Known([[2], [2]]), buffer, buffer, config.seed)
     with a_run(config, resume) as run:
         judged = offpolicy.train(run, s, config)
     return agent, buffer, run.path, judged
@@ -223,7 +224,7 @@ def test_a_dump_shows_every_eighth_step_of_the_physics_and_the_last(tmp_path):
     env = Known([[3], [7]])
     env.physics = SimpleNamespace(get_state=lambda: env.stepped)
     buffer = ReplayBuffer(Layout(3, 1), 400, 2)
-    s = offpolicy.Session(Counter(), env, Known([[2]]), buffer, buffer, 0)
+    s = Session(Counter(), env, Known([[2]]), buffer, buffer, 0)
     config = options(tmp_path, steps=1000)
     with a_run(config) as run:
         for _ in offpolicy.steps(run, s, config):

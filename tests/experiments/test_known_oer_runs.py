@@ -12,6 +12,7 @@ from reverie.agents.dynamics import DynamicsConfig, DynamicsEnsemble
 from reverie.agents.oer import keeping
 from reverie.agents.oer.distilled import Actor, Distilled
 from reverie.agents.oer.learner import OER, OERConfig
+from reverie.agents.oer.memory import Kept
 from reverie.agents.playing import EVAL_SEED, Evaluation, Stopped
 from reverie.agents.seeding import stream_seed
 from reverie.buffers import Card, Dataset, Transitions, load_dataset
@@ -55,7 +56,7 @@ def test_the_rows_of_a_matrix_are_normalised_by_each_tasks_own_references():
     learner = OER(3, 1, 3, OERConfig(td3=TD3Config(hidden=(8, 8))), seed=0)
     for task in range(2):
         learner.begin(task, *data[task].moments())
-        learner.remember(data[task].all.obs[:5], data[task].all.action[:5])
+        learner.remember(Kept(data[task].all.obs[:5], data[task].all.action[:5], 0))
     matrix = [[-4.0, 10.0, 1.0], [-7.0, 30.0, 2.0]]
     far = [{"random": 4.0, "online": 1.0, "mbes": 2.0}, {"random": 6.0, "online": 1.0, "mbes": 3.0}]
     s = Learning(learner, None, data, [], distances=far, matrix=matrix)
@@ -112,11 +113,12 @@ def sequence(tmp_path, monkeypatch):
     monkeypatch.setattr(OER, "update", update)
     remember = OER.remember
 
-    def kept(self, obs, action):
-        seen["kept"].append((self.task, obs, action))
-        remember(self, obs, action)
+    def kept(self, memory):
+        seen["kept"].append((self.task, memory))
+        remember(self, memory)
 
     monkeypatch.setattr(OER, "remember", kept)
+    monkeypatch.setattr(OER, "label", lambda self, obs, action: action)
 
     def go(name="run", resume=False, **changes):
         run = RunOptions(
@@ -146,11 +148,11 @@ def test_each_task_is_learned_from_its_data_and_judged_in_its_worlds(sequence):
     assert got == want
     assert continual.matrix_of(result.path).tolist() == [[0, 101, 202]] * 3
     assert result.evaluation.returns[:, 0].tolist() == [0, 0, 101, 101, 202, 202]
-    for task, (at, obs, action) in enumerate(seen["kept"]):
+    for task, (at, memory) in enumerate(seen["kept"]):
         data = data_of(task).all
-        kept = (data.obs[:, None] == obs).all(-1).any(0)
-        assert at == task and len(obs) == 6 and bool(kept.all())
-        assert action.unique().tolist() == pytest.approx([0.1 * (task + 1)])
+        kept = (data.obs[:, None] == memory.obs).all(-1).any(0)
+        assert at == task and len(memory) == 6 and bool(kept.all())
+        assert memory.label.unique().tolist() == pytest.approx([0.1 * (task + 1)])
 
 
 def test_the_rows_of_a_sequence(sequence):
@@ -248,7 +250,7 @@ def test_a_sequence_goes_on_with_the_evaluation_in_which_it_was_stopped(at, sequ
     cut = sequence(name="cut", resume=True).path
     assert len(sequence.seen["batches"]) - before == 12 and anchored == [0, 1, 2]  # each once
     assert (cut / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
-    assert [task for task, _, _ in sequence.seen["kept"]] == [0, 1, 2] * 2
+    assert [task for task, _ in sequence.seen["kept"]] == [0, 1, 2] * 2
 
 
 def test_who_plays_a_task():

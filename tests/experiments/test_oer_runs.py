@@ -10,7 +10,7 @@ import torch
 from tiny import config
 
 from reverie.agents.oer.learner import OER, OERConfig
-from reverie.buffers import load_dataset
+from reverie.buffers import Transitions, load_dataset
 from reverie.experiments import load_policy, oer
 from reverie.experiments.loops import continual
 
@@ -88,6 +88,47 @@ def test_scores_come_from_the_cards(tmp_path, monkeypatch):
     before = [p.stat().st_mtime_ns for p in kept]
     oer.main(dataclasses.replace(options, run=dataclasses.replace(options.run, name="again")))
     assert [p.stat().st_mtime_ns for p in kept] == before  # made once
+
+
+class Around:
+    """A memory of one's own: normal rows around a task's mean, labelled by one row of mu's."""
+
+    def __init__(self, mean=None, label=None):
+        self.mean, self.label = mean, label
+        self.generator = torch.Generator().manual_seed(0)
+
+    def sample(self, n):
+        obs = self.mean + torch.randn(n, len(self.mean), generator=self.generator)
+        zero = torch.zeros(n)
+        return Transitions(obs, self.label.expand(n, -1), zero, obs, zero, zero)
+
+    def state_dict(self):
+        return {"rows": (self.mean, self.label), "generator": self.generator.get_state()}
+
+    def load_state_dict(self, state):
+        self.mean, self.label = state["rows"]
+        self.generator.set_state(state["generator"])
+
+
+def test_a_source_of_ones_own_is_a_memory_and_resumes(tmp_path, monkeypatch):
+    def of(run, c, s):
+        data = s.datasets[s.learner.task]
+        return Around(data.moments()[0], s.learner.mu(data.all.obs[:1])[0])
+
+    with pytest.raises(ValueError, match="mine"):
+        oer.main(config("oer", tmp_path, "unknown", memory="mine"))
+    monkeypatch.setitem(oer.MEMORIES, "mine", oer.Memory(Around, of))
+    whole = oer.main(config("oer", tmp_path, "whole", memory="mine"))
+    options = config("oer", tmp_path, "cut", memory="mine")
+    inside = options.task_steps + options.task_steps // 2  # of the second task
+    oer.main(dataclasses.replace(options, steps=inside))
+    cut = oer.main(options, resume=True)
+    one, two = ([r for r in rows(x.path, "train")] for x in (whole, cut))
+    assert one[-1] == two[-1] and "clone_loss" in one[-1]
+    last = rows(whole.path, "task")[-1]
+    assert last == rows(cut.path, "task")[-1]
+    # of each task: a mean and a label, a head of 24 units, its scale
+    assert last["bytes"] == 2 * 4 * ((17 + 6) + (6 * 24 + 6) + 2 * 17)
 
 
 @pytest.mark.parametrize("penalty", ["ewc", "si", "agem"])

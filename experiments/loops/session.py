@@ -1,0 +1,113 @@
+"""What a run of an off-policy method is made of, and how it is saved."""
+
+from collections import deque
+from typing import Any
+
+import torch
+
+from ...agents import Agent, Metrics, RandomPolicy
+from ...agents.acting import Returns
+from ...agents.playing import SEED_STRIDE
+from ...agents.seeding import stream_seed
+from ...buffers import ReplayBuffer, Source
+from ...buffers.source import leaves, load_state, state_of
+from ...envs import BatchEnv
+from ..runs.run import Run
+from .build import replay_for, worlds_for
+from .sources import compose, open_datasets, parse_data, require_same
+
+
+def build(
+    agent_class: Any,
+    config: Any,
+    *,
+    env: BatchEnv | None = None,
+    judge: BatchEnv | None = None,
+    source: Source | None = None,
+) -> "Session":
+    """Return everything that a run changes, from a configuration or from finished parts."""
+    c = config
+    env, judge = worlds_for(c, env, judge)
+    buffer = replay_for(c, env)
+    more = {"device": c.run.device, "seed": c.seed, "compile": c.compile, "bfloat16": c.bfloat16}
+    agent = agent_class(env.obs_dim, env.act_dim, c.agent, **more)
+    buffer.layout.require(agent.columns, agent_class.__name__)
+    datasets = []
+    if source is None:
+        parts = parse_data(getattr(c, "data", ("replay",)))
+        datasets = [d.to(c.run.device) for d in open_datasets(parts, c.seed, c.env, c.env_options)]
+        source = compose(parts, datasets, buffer)
+    return Session(agent, env, judge, buffer, source, c.seed, datasets)
+
+
+class Session:
+    """All that a run changes outside its directory, as one state."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        env: BatchEnv,
+        judge: BatchEnv,
+        buffer: ReplayBuffer,
+        source: Source,
+        seed: int,
+        datasets: Any = (),
+    ) -> None:
+        self.agent, self.env, self.judge, self.buffer = agent, env, judge, buffer
+        self.seed, self.datasets = seed, datasets
+        self.draw_from(source)
+        self.warmup = RandomPolicy(env.act_dim, seed=stream_seed(seed, "warmup"))
+        self.returns = Returns(env.num_envs)
+        self.recent: list[tuple[float, int]] = []  # returns and lengths since the last log row
+        self.debt = 0.0  # updates owed
+        self.metrics: Metrics = {}
+        self.trail: deque[Any] = deque(maxlen=16)  # physics states, for a dump
+        self.initial = self.memory = agent.initial_state(env.num_envs)
+
+    def draw_from(self, source: Source) -> None:
+        """Learn from this source from now on; buffers in it lie in shards, as the replay does."""
+        found = [x for x in leaves(source) if isinstance(x, ReplayBuffer)]
+        others = [x for x in found if x is not self.buffer]
+        self.source = source
+        self.stores = {"replay": self.buffer} | {f"replay-{i}": x for i, x in enumerate(others, 2)}
+
+    def begin(self, run: Run) -> torch.Tensor:
+        """Return the first observations, or those at which the newest checkpoint left off."""
+        run.home.note(**self.env.notes)
+        require_same(run.home, self.datasets)
+        with run.restored(self.stores) as state:
+            if state is None:
+                return self.env.reset()
+            self.load_state_dict(state)
+            if self.env.restores:
+                return self.env.current_obs()
+            run.home.note(resume="the environment has no saved state: restarted at a reset")
+            self.buffer.break_episodes()
+            self.returns, self.memory = Returns(self.env.num_envs), self.initial
+            return self.env.reset(self.seed * SEED_STRIDE + run.step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the buffer, whose rows lie in shards."""
+        return {
+            "agent": self.agent.state_dict(),
+            "env": self.env.state_dict(),
+            "returns": self.returns.state_dict(),
+            "warmup": self.warmup.generator.get_state(),
+            "session": (self.recent, self.debt, self.metrics, self.memory),
+            "source": state_of(self.source, self.stores.values()),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        self.agent.load_state_dict(state["agent"])
+        self.env.load_state_dict(state["env"])
+        self.returns.load_state_dict(state["returns"])
+        self.warmup.generator.set_state(state["warmup"])
+        self.recent, self.debt, self.metrics, self.memory = state["session"]
+        load_state(self.source, state["source"], self.stores.values())
+
+    def dumped(self) -> dict[str, Any]:
+        """Return what a dump holds: the state, and physics states up to now."""
+        now = getattr(self.env, "physics", None)
+        trail = [*self.trail, *([] if now is None else [now.get_state()])]
+        return {**self.state_dict(), "trail": trail}
