@@ -29,9 +29,9 @@ def flatten(module: nn.Module) -> nn.Parameter:
     return flat
 
 
-def adam(vector: Tensor, lr: float) -> torch.optim.Adam:
+def adam(vector: Tensor, lr: float, betas: tuple[float, float] = (0.9, 0.999)) -> torch.optim.Adam:
     """Return the optimiser that every learner here uses, of one tensor."""
-    return torch.optim.Adam([vector], lr=lr, fused=True)
+    return torch.optim.Adam([vector], lr=lr, betas=betas, fused=True)
 
 
 def trained(

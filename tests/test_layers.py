@@ -33,7 +33,7 @@ FLOORS = {
         ("api", "seeding", "losses", "cloning", "networks", "actors", "controllers", "acting"),
         ("playing", "search", "training"),
         ("sac", "td3", "sb3", "dynamics", "candidates"),
-        ("offline", "ncap", "oer"),
+        ("offline", "ncap", "oer", "synther"),
         ("__init__",),
     ],
     "experiments": [

@@ -1,0 +1,238 @@
+"""A diffusion model of transitions: fit to packed rows an update at a time, then sampled."""
+
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ...buffers import Layout
+from ...buffers.transitions import NEXT_KNOWN
+from ..api import Metrics, within
+from ..networks import initialise
+from ..seeding import generator
+from ..training import adam, flatten, lagging, pack, unpack
+from .codec import Codec, Rules, check_rows, constant
+from .config import DiffusionConfig
+from .edm import EMA_EVERY, ema_decay, errors, noise_levels
+from .samplers import SAMPLERS
+
+if TYPE_CHECKING:
+    from .denoiser import Denoiser
+
+log = logging.getLogger("reverie")
+
+BETAS = (0.9, 0.99)
+JUDGED = 4096  # draws of row, level and noise in a held-out loss
+
+
+class Diffusion:
+    """SynthER's generator (Lu et al. 2023): `begin`, `fit_step` until `done`, `generate`.
+
+    `layout` is that of the rows it is fit to; extra columns are not modelled. Samples come from
+    the moving average of the weights; with a held-out share, from the best one of the fit.
+    """
+
+    saved = ("net", "average", "optimizer", "codec", "generator", "best", "best_loss", "updates",
+        "total", "stale", "fits", "rows", "seed")  # fmt: skip
+
+    def __init__(
+        self,
+        layout: Layout,
+        config: DiffusionConfig | None = None,
+        *,
+        rules: Rules | None = None,
+        device: str | torch.device = "cpu",
+        seed: int = 0,
+    ) -> None:
+        self.config = c = config or DiffusionConfig()
+        within(c, **c.bounds)
+        self.layout, self.seed, self.device = layout, seed, torch.device(device)
+        self.codec = Codec(layout, c, rules, device)
+        self.generator = generator(seed, "diffusion", device)
+        self.net = self._network()
+        self._draw_weights("diffusion weights")
+        self._flat = flatten(self.net)
+        self.average, self._average_flat = lagging(self.net)
+        self.optimizer = adam(self._flat, c.lr, BETAS)
+        self.best, self.best_loss = self._flat.detach().clone(), self._number(math.inf)
+        self.updates = self.total = 0  # of this fit: done, planned
+        self.stale = 0  # looks since the best held-out loss
+        self.fits = 0  # begun
+        self.rows = 0  # of this fit
+        self._parts: tuple[Tensor, Tensor] | None = None  # features to learn from, held out
+        self._look: tuple[Tensor, Tensor, Tensor] | None = None  # what a held-out loss draws
+
+    def _network(self) -> "Denoiser":
+        from .denoiser import Denoiser
+
+        c = self.config
+        with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator
+            net = Denoiser(self.codec.dim, c.width, c.depth, c.noise_width)
+        return cast("Denoiser", net.to(self.device))
+
+    def _draw_weights(self, stream: str) -> None:
+        draws = generator(self.seed, stream)
+        initialise(self.net, draws)
+        self.net.frequencies.copy_(torch.randn(8, generator=draws))
+
+    def _number(self, value: float) -> Tensor:
+        return torch.tensor(value, device=self.device)
+
+    def begin(self, rows: Tensor, updates: int | None = None) -> None:
+        """Start a fit to packed rows [n, width]; `updates` of it instead of the setting's.
+
+        Statistics are taken anew. The weights go on from the last fit (`warm`), or are drawn
+        anew. Raises ValueError for rows that cannot be fit.
+        """
+        rows, c = self._usable(rows), self.config
+        check_rows(rows, self.layout, c.batch_size)
+        if same := constant(rows, self.layout):
+            log.warning(
+                "diffusion: %s never changed in %s rows, and will not in generated ones",
+                ", ".join(same[:4]) + (f" and {len(same) - 4} more" if len(same) > 4 else ""),
+                f"{len(rows):,}",
+            )
+        old = self.codec.mean, self.codec.std
+        self.codec.fit(rows)
+        if self.fits and c.warm:
+            with torch.no_grad():
+                self._flat.copy_(self._average_flat)
+            rebase(self.net.proj, *old, self.codec.mean, self.codec.std)
+        elif self.fits:
+            self._draw_weights(f"diffusion weights {self.fits}")
+            self.average.frequencies.copy_(self.net.frequencies)
+        with torch.no_grad():
+            self._average_flat.copy_(self._flat)
+        self.optimizer = adam(self._flat, c.lr, BETAS)
+        self.updates, self.total, self.stale = 0, updates or c.updates, 0
+        self.best_loss = self._number(math.inf)
+        self.fits, self.rows = self.fits + 1, len(rows)
+        self._parts = self._look = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the fit is over: all its updates are done, or it no longer got better."""
+        late = self.config.patience and self.stale >= self.config.patience
+        return self.updates >= self.total or bool(late)
+
+    def fit_step(self, rows: Tensor) -> Metrics:
+        """Take one update on the rows that `begin` was given; return `loss` and, when it is due,
+        `held_out_loss`. Raises ValueError after the fit's end and for other rows.
+        """
+        if self.done:
+            raise ValueError(f"the fit is over after {self.updates} updates: begin another")
+        train, _ = self._split(rows)
+        c, draws = self.config, self.generator
+        pick = torch.randint(len(train), (c.batch_size,), generator=draws, device=self.device)
+        x = train[pick]
+        sigma = noise_levels(len(x), draws)
+        noise = torch.randn(x.shape, generator=draws, device=self.device)
+        loss = errors(self.net, x, sigma, noise).mean()
+        lr = c.lr * (1 + math.cos(math.pi * self.updates / self.total)) / 2
+        self.optimizer.param_groups[0]["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=False)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self._flat, 1.0)
+        self.optimizer.step()
+        if self.updates % EMA_EVERY == 0:
+            self._follow(ema_decay(self.updates))
+        self.updates += 1
+        metrics = {"loss": loss.detach()}
+        if c.held_out and (self.updates % c.judge_every == 0 or self.updates == self.total):
+            metrics["held_out_loss"] = self._judge(rows)
+        return metrics
+
+    @torch.no_grad()
+    def _follow(self, decay: float | None) -> None:
+        if decay is None:
+            self._average_flat.copy_(self._flat)
+        else:
+            self._average_flat.lerp_(self._flat, 1 - decay)
+
+    @torch.no_grad()
+    def _judge(self, rows: Tensor) -> Tensor:
+        """Return the held-out loss; keep the best weights, and return to them at the fit's end."""
+        if self._look is None:  # the same draws at every look of a fit, so that looks compare
+            draws, (_, held) = generator(self.seed, f"look {self.fits}"), self._split(rows)
+            pick = torch.randint(len(held), (JUDGED,), generator=draws)
+            noise = torch.randn(JUDGED, self.codec.dim, generator=draws)
+            sigma = noise_levels(JUDGED, draws)
+            self._look = held[pick.to(self.device)], sigma.to(self.device), noise.to(self.device)
+        loss = errors(self.average, *self._look).mean()
+        better = bool(loss < self.best_loss)
+        self.stale = 0 if better else self.stale + 1
+        if better:
+            self.best, self.best_loss = self._average_flat.detach().clone(), loss
+        elif self.done:
+            self._average_flat.copy_(self.best)
+        return loss
+
+    def _usable(self, rows: Tensor) -> Tensor:
+        """Return the rows of which the data tells the successor."""
+        if rows.ndim != 2 or rows.shape[1] != self.layout.width:
+            check_rows(rows, self.layout, 0)
+        if NEXT_KNOWN in self.layout.extra:
+            rows = rows[rows[:, self.layout.slices[NEXT_KNOWN]] > 0]
+        return rows
+
+    def _split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features of the rows to learn from and of those held out."""
+        if self._parts is None:
+            rows = self._usable(rows)
+            if len(rows) != self.rows:
+                raise ValueError(
+                    f"the fit began with {self.rows} rows and goes on with {len(rows)}: give the "
+                    "same ones"
+                )
+            features, held = self.codec.encode(rows), held_out(len(rows), self.config.held_out)
+            held = held.to(self.device)
+            self._parts = features[~held], features[held]
+        return self._parts
+
+    def generate(self, n: int, batch: int = 8192) -> Tensor:
+        """Return n generated packed rows [n, width of `codec.out`], `batch` at a time.
+
+        Raises FloatingPointError where one is not finite.
+        """
+        parts = [self.codec.decode(x) for x in self._features(n, batch)]
+        rows = torch.cat(parts) if parts else torch.zeros(0, self.codec.out.width)
+        if not bool(torch.isfinite(rows).all()):
+            raise FloatingPointError(
+                f"{int((~torch.isfinite(rows).all(1)).sum())} of {n} generated rows are not "
+                "finite: the fit diverged; look at its loss, or give a smaller lr"
+            )
+        return rows
+
+    def _features(self, n: int, batch: int) -> Iterator[Tensor]:
+        c = self.config
+        for at in range(0, n, batch):
+            shape = (min(batch, n - at), self.codec.dim)
+            yield SAMPLERS[c.sampler](self.average, shape, self.generator, c.levels, c.sigma_max)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a bit-exact continuation needs but the rows."""
+        return pack(self, self.saved)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict`, in a model of the same layout and settings."""
+        unpack(self, self.saved, state)
+        self._parts = self._look = None
+
+
+def held_out(n: int, share: float) -> Tensor:
+    """Return which of n rows are held out [n]: a row stays so as others are added behind it."""
+    place = torch.arange(n) * 2_654_435_761 % 2**32  # Knuth's multiplicative hash
+    return place < share * 2**32  # the first row always, unless share is 0
+
+
+@torch.no_grad()
+def rebase(layer: nn.Linear, mean: Tensor, std: Tensor, new_mean: Tensor, new_std: Tensor) -> None:
+    """Let a first layer give of newly normalised features what it gave of those of before.
+
+    It is exact without noise, where features must be told apart most finely.
+    """
+    layer.bias.add_(layer.weight @ ((new_mean - mean) / std))
+    layer.weight.mul_(new_std / std)

@@ -1,0 +1,251 @@
+"""Fits, their stops and continuations, and what is refused."""
+
+import ast
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+import reverie
+from reverie.agents.synther.config import DiffusionConfig
+from reverie.agents.synther.diffusion import Diffusion, held_out, rebase
+from reverie.buffers import Layout
+
+LAYOUT = Layout(3, 2)
+TINY = DiffusionConfig(
+    width=16, depth=2, noise_width=8, batch_size=32, updates=40, judge_every=10, levels=4
+)
+
+
+def made_rows(n=200, layout=LAYOUT, seed=0):
+    """Rows in which next_obs is obs / 2 and the reward is the first action."""
+    draws = torch.Generator().manual_seed(seed)
+    rows = torch.randn(n, layout.width, generator=draws)
+    batch = layout.unpack(rows)
+    batch.action.clamp_(-1, 1)
+    batch.reward.copy_(batch.action[:, 0])
+    batch.next_obs.copy_(batch.obs / 2)
+    batch.terminated.copy_(batch.obs[:, 0] > 1)
+    batch.truncated.zero_()
+    return rows
+
+
+def model(seed=0, layout=LAYOUT, **changes):
+    return Diffusion(layout, dataclasses.replace(TINY, **changes), seed=seed)
+
+
+def fit(one, rows, updates):
+    return [one.fit_step(rows) for _ in range(updates)]
+
+
+def same(a, b):
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def test_a_fit_lowers_the_loss_and_ends():
+    rows, one = made_rows(400), model(updates=300, lr=3e-3)
+    one.begin(rows)
+    looks = [m for m in fit(one, rows, 300) if "held_out_loss" in m]
+    assert one.done and len(looks) == 30 and one.rows == 400 and one.fits == 1
+    assert float(looks[-1]["held_out_loss"]) < 0.95 < 1 < float(looks[0]["held_out_loss"])
+    with pytest.raises(ValueError, match="the fit is over after 300 updates: begin another"):
+        one.fit_step(rows)
+
+
+def test_the_rate_falls_along_a_cosine_from_the_first_update_of_each_fit():
+    rows, one, seen = made_rows(), model(), []
+    for updates in (4, 2):
+        one.begin(rows, updates)
+        while not one.done:
+            one.fit_step(rows)
+            seen.append(one.optimizer.param_groups[0]["lr"] / TINY.lr)
+    assert seen == pytest.approx([1, 0.853553, 0.5, 0.146447, 1, 0.5], abs=1e-6)
+    assert one.optimizer.param_groups[0]["betas"] == (0.9, 0.99)
+
+
+def test_gradients_are_cut_to_a_length_of_one():
+    rows, one = made_rows(), model(batch_size=2)
+    one.begin(rows)
+    one._flat.data.mul_(20)
+    one.fit_step(rows)
+    assert float(one._flat.grad.norm()) == pytest.approx(1, rel=1e-4)
+
+
+def test_the_average_follows_every_tenth_update():
+    rows, one = made_rows(), model(updates=130, held_out=0.0)
+    one.begin(rows)
+    fit(one, rows, 101)
+    copied = one._flat.detach().clone()
+    assert torch.equal(one._average_flat, copied)
+    fit(one, rows, 9)
+    assert torch.equal(one._average_flat, copied) and not torch.equal(one._flat, copied)
+    fit(one, rows, 1)
+    wanted = copied + (11 ** (-2 / 3)) * (one._flat - copied)
+    assert torch.allclose(one._average_flat, wanted, atol=1e-7)
+
+
+@pytest.mark.parametrize("at", [7, 10, 23])
+def test_a_fit_continues_bit_for_bit_and_so_does_a_fill(at):
+    rows, whole, first = made_rows(), model(), model()
+    for one in (whole, first):
+        one.begin(rows)
+    fit(whole, rows, 40)
+    fit(first, rows, at)
+    again = model(seed=9)
+    again.load_state_dict(first.state_dict())
+    fit(again, rows, 40 - at)
+    assert again.done and same(again.state_dict(), whole.state_dict())
+    a, b = whole.generate(5), again.generate(5)
+    assert torch.equal(a, b)
+    third = model(seed=9)
+    third.load_state_dict(again.state_dict())
+    assert torch.equal(third.generate(5), whole.generate(5))
+    for one in (whole, third):
+        one.begin(rows)
+        fit(one, rows, 3)
+    assert same(third.state_dict(), whole.state_dict())
+
+
+def test_other_rows_within_a_fit_are_refused():
+    one, rows = model(), made_rows()
+    one.begin(rows)
+    again = model()
+    again.load_state_dict(one.state_dict())
+    with pytest.raises(ValueError, match="began with 200 rows and goes on with 199"):
+        again.fit_step(rows[1:])
+
+
+def test_a_fit_that_no_longer_gets_better_ends_with_its_best_weights():
+    rows, one = made_rows(), model(updates=1000, patience=3)
+    one.begin(rows)
+    fit(one, rows, 10)
+    best = one._average_flat.clone()
+    one.best_loss = torch.tensor(0.0)  # no look is better than that
+    fit(one, rows, 30)
+    assert one.done and one.stale == 3 and one.updates == 40
+    assert torch.equal(one._average_flat, best)
+
+
+def test_held_out_rows_stay_so_and_no_update_sees_them():
+    few, many = held_out(1000, 0.1), held_out(5000, 0.1)
+    assert torch.equal(few, many[:1000]) and 90 <= int(few.sum()) <= 110
+    assert not held_out(1000, 0.0).any() and held_out(1, 0.05).all()
+    rows, one = made_rows(), model(held_out=0.2)
+    one.begin(rows)
+    train, held = one._split(rows)
+    assert torch.allclose(held, one.codec.encode(rows[held_out(200, 0.2)]), atol=1e-6)
+    assert len(train) + len(held) == 200
+
+
+def test_a_warm_fit_goes_on_from_the_average_and_a_cold_one_does_not():
+    rows, other = made_rows(), made_rows(seed=1) * 1.5
+    for warm in (True, False):
+        one = model(warm=warm)
+        one.begin(rows)
+        fit(one, rows, 40)
+        kept, mean, std = one._average_flat.clone(), one.codec.mean, one.codec.std
+        one.begin(other)
+        wanted = model(warm=warm)
+        if warm:
+            wanted._average_flat.copy_(kept)
+            rebase(wanted.average.proj, mean, std, one.codec.mean, one.codec.std)
+            assert torch.equal(one._flat, wanted._average_flat)
+        else:
+            assert not torch.allclose(one._flat, kept, atol=0.1)
+            assert not torch.equal(one.net.frequencies, wanted.net.frequencies)
+        assert torch.equal(one._average_flat, one._flat)
+        assert torch.equal(one.average.frequencies, one.net.frequencies)
+
+
+def test_rebase_by_hand():
+    """x = 3: z = (3 - 1) / 2 = 1, new z = (3 - 2) / 4 = 1/4; w 5, b 1 give 6 of both."""
+    layer = torch.nn.Linear(1, 1)
+    layer.weight.data.fill_(5.0)
+    layer.bias.data.fill_(1.0)
+    rebase(layer, *(torch.tensor([x]) for x in (1.0, 2.0, 2.0, 4.0)))
+    assert layer(torch.tensor([0.25])).item() == 6 and layer.weight.item() == 10
+
+
+def test_generated_rows_are_of_the_layout_and_in_the_box():
+    rows, one = made_rows() * 3, model()
+    rows[:, 3:5].clamp_(-1, 1)
+    one.begin(rows)
+    fit(one, rows, 40)
+    out = one.codec.out.unpack(one.generate(50, batch=16))
+    assert len(out.obs) == 50 and out.next_obs.shape == (50, 3)
+    assert float(out.action.abs().max()) <= 1 and not out.truncated.any()
+    assert set(out.terminated.tolist()) <= {0.0, 1.0}
+    assert len(one.generate(0)) == 0
+
+
+def test_a_batch_of_another_size_is_another_draw_and_the_global_generator_stays():
+    rows, one = made_rows(), model()
+    before = torch.random.get_rng_state()
+    one.begin(rows)
+    fit(one, rows, 12)
+    one.generate(5)
+    model(warm=False).begin(rows)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_rows_whose_successor_the_data_does_not_tell_are_left_out():
+    layout = Layout(3, 2, {"next_known": 1})
+    rows = made_rows(layout=layout)
+    rows[:, -1] = 1
+    rows[5, -1] = 0
+    rows[5, 6:9] = 1e6
+    one = model(layout=layout)
+    one.begin(rows)
+    assert one.rows == 199 and float(one.codec.std.max()) < 10
+    fit(one, rows, 2)
+    assert one.generate(4).shape == (4, LAYOUT.width)
+
+
+def test_what_cannot_be_fit_is_told(caplog):
+    rows, one = made_rows(), model()
+    with pytest.raises(ValueError, match="31 rows are fewer than a batch of 32: collect more"):
+        one.begin(rows[:31])
+    with pytest.raises(ValueError, match=r"shape \(200, 10\) do not fit a model of Layout\("):
+        one.begin(rows[:, :10])
+    for bad in (float("nan"), float("inf")):
+        broken = rows.clone()
+        broken[7, 4] = bad
+        with pytest.raises(ValueError, match=rf"action\[1\] of row 7 is {bad}"):
+            one.begin(broken)
+    hot = rows.clone()
+    hot[:, 3] = (rows[:, 3] > 0).float()
+    hot[:, 4] = 1 - hot[:, 3]
+    with pytest.raises(ValueError, match=r"action\[0\], action\[1\] are 0 or 1 in every row"):
+        one.begin(hot)
+    assert one.fits == 0
+    rows[:, 1] = 1234.567
+    one.begin(rows)
+    assert "obs[1] never changed in 200 rows" in caplog.text
+    fit(one, rows, 5)
+    assert one.generate(50)[:, 1].tolist() == pytest.approx([1234.567] * 50, abs=1e-2)
+
+
+def test_a_state_of_another_model_is_refused():
+    one, other = model(), Diffusion(Layout(4, 2), TINY)
+    with pytest.raises((ValueError, RuntimeError)):
+        other.load_state_dict(one.state_dict())
+
+
+def test_a_diverged_fit_is_told_when_it_is_sampled():
+    rows, one = made_rows(), model()
+    one.begin(rows)
+    one._average_flat.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="5 of 5 generated rows are not finite"):
+        one.generate(5)
+
+
+def test_diffusers_is_imported_by_the_first_model_only():
+    """It takes seconds: one file imports it, and no file imports that one at its top."""
+    for path in Path(reverie.__file__).parent.glob("agents/**/*.py"):
+        for node in ast.parse(path.read_text()).body:
+            names = ast.unparse(node) if isinstance(node, ast.Import | ast.ImportFrom) else ""
+            assert "diffusers" not in names or path.name == "denoiser.py", path
+            assert "denoiser" not in names, path
