@@ -1,9 +1,9 @@
 """Settings of the diffusion model, and the published ones."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal, get_args, get_origin
 
-from ..api import Bounds
+from ..api import Bounds, within
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,16 @@ class DiffusionConfig:
         "levels": (2, 10_000),
         "sigma_max": (0.1, 1e4),
     }
+
+    def check(self) -> None:
+        """Raise ValueError for a setting that is out of its bounds or none of its choices."""
+        within(self, **self.bounds)
+        for one in fields(self):
+            value, choices = getattr(self, one.name), get_args(one.type)
+            if get_origin(one.type) is Literal and value not in choices:
+                raise ValueError(
+                    f"DiffusionConfig: {one.name} must be one of {choices}, got {value!r}"
+                )
 
 
 FAITHFUL = DiffusionConfig(

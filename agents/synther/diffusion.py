@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ...buffers import Layout
+from ...buffers.dataset import rows_digest
 from ...buffers.transitions import NEXT_KNOWN
-from ..api import Metrics, within
+from ..api import Metrics
 from ..networks import initialise
 from ..seeding import generator
 from ..training import adam, flatten, lagging, pack, unpack
@@ -36,7 +37,7 @@ class Diffusion:
     """
 
     saved = ("net", "average", "optimizer", "codec", "generator", "best", "best_loss", "updates",
-        "total", "stale", "fits", "rows", "seed")  # fmt: skip
+        "total", "stale", "fits", "rows", "digest", "seed")  # fmt: skip
 
     def __init__(
         self,
@@ -48,11 +49,11 @@ class Diffusion:
         seed: int = 0,
     ) -> None:
         self.config = c = config or DiffusionConfig()
-        within(c, **c.bounds)
+        c.check()
         self.layout, self.seed, self.device = layout, seed, torch.device(device)
         self.codec = Codec(layout, c, rules, device)
         self.generator = generator(seed, "diffusion", device)
-        self.net = self._network()
+        self.net = self.make_network()
         self._draw_weights("diffusion weights")
         self._flat = flatten(self.net)
         self.average, self._average_flat = lagging(self.net)
@@ -61,11 +62,12 @@ class Diffusion:
         self.updates = self.total = 0  # of this fit: done, planned
         self.stale = 0  # looks since the best held-out loss
         self.fits = 0  # begun
-        self.rows = 0  # of this fit
+        self.rows = self.digest = 0  # of this fit: how many, and which
         self._parts: tuple[Tensor, Tensor] | None = None  # features to learn from, held out
         self._look: tuple[Tensor, Tensor, Tensor] | None = None  # what a held-out loss draws
 
-    def _network(self) -> "Denoiser":
+    def make_network(self) -> "Denoiser":
+        """Return a network of the settings; its weights are still to be drawn or loaded."""
         from .denoiser import Denoiser
 
         c = self.config
@@ -109,8 +111,8 @@ class Diffusion:
         self.optimizer = adam(self._flat, c.lr, BETAS)
         self.updates, self.total, self.stale = 0, updates or c.updates, 0
         self.best_loss = self._number(math.inf)
-        self.fits, self.rows = self.fits + 1, len(rows)
-        self._parts = self._look = None
+        self.fits, self.rows, self.digest = self.fits + 1, len(rows), digest(rows)
+        self._parts, self._look = self._features_of(rows), None
 
     @property
     def done(self) -> bool:
@@ -180,17 +182,31 @@ class Diffusion:
 
     def _split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features of the rows to learn from and of those held out."""
-        if self._parts is None:
+        if self._parts is None:  # loaded
             rows = self._usable(rows)
-            if len(rows) != self.rows:
+            if len(rows) != self.rows or digest(rows) != self.digest:
                 raise ValueError(
-                    f"the fit began with {self.rows} rows and goes on with {len(rows)}: give the "
-                    "same ones"
+                    f"the fit began with {self.rows} rows and goes on with {len(rows)} others: "
+                    "give the same ones"
                 )
-            features, held = self.codec.encode(rows), held_out(len(rows), self.config.held_out)
-            held = held.to(self.device)
-            self._parts = features[~held], features[held]
+            self._parts = self._features_of(rows)
         return self._parts
+
+    def _features_of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.codec.encode(rows)
+        held = held_out(len(rows), self.config.held_out).to(self.device)
+        return features[~held], features[held]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the model was fit on, and how: numbers and text."""
+        return {
+            "fits": self.fits,
+            "updates": self.updates,
+            "rows": self.rows,
+            "rows_sha256": f"{self.digest:016x}",  # its first 16 digits
+            "held_out_loss": float(self.best_loss) if self.best_loss < math.inf else None,
+        }
 
     def generate(self, n: int, batch: int = 8192) -> Tensor:
         """Return n generated packed rows [n, width of `codec.out`], `batch` at a time.
@@ -220,6 +236,11 @@ class Diffusion:
         """Continue from `state_dict`, in a model of the same layout and settings."""
         unpack(self, self.saved, state)
         self._parts = self._look = None
+
+
+def digest(rows: Tensor) -> int:
+    """Return the first 64 bits of the sha256 of the rows."""
+    return int(rows_digest(rows)[:16], 16)
 
 
 def held_out(n: int, share: float) -> Tensor:
