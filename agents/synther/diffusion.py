@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("reverie")
 
 BETAS = (0.9, 0.99)
+LEVELS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 JUDGED = 4096  # draws of row, level and noise in a held-out loss
 
 
@@ -227,6 +228,20 @@ class Diffusion:
         for at in range(0, n, batch):
             shape = (min(batch, n - at), self.codec.dim)
             yield SAMPLERS[c.sampler](self.average, shape, self.generator, c.levels, c.sigma_max)
+
+    @torch.no_grad()
+    def loss_by_level(self, rows: Tensor, seed: int = 0) -> dict[float, float]:
+        """Return the loss of packed rows at each of `LEVELS`, e.g. of rows that no fit saw.
+
+        1 is what a network that learned nothing has; at small noise it stays near 1 for all.
+        """
+        x, draws = self.codec.encode(self._usable(rows)), generator(seed, "loss by level")
+        x = x[torch.randint(len(x), (JUDGED,), generator=draws).to(self.device)]
+        noise = torch.randn(x.shape, generator=draws).to(self.device)
+        return {
+            level: float(errors(self.average, x, torch.full_like(x[:, 0], level), noise).mean())
+            for level in LEVELS
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a bit-exact continuation needs but the rows."""

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from ..runs.config import parse
 from ..runs.stamp import hardware
-from . import buffer, env, gpu, learner, offline, population
+from . import buffer, diffusion, env, gpu, learner, offline, population
 from .report import OURS, BenchOptions, Report
 
 MISSING = "not installed (pip install reverie[bench])"
@@ -20,6 +20,7 @@ BENCHES: dict[str, Callable[[BenchOptions], Report]] = {
     "population": population.run,
     "gpu": gpu.run,
     "offline": offline.run,
+    "diffusion": diffusion.run,
 }
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from reverie.experiments.bench import buffer, cli, env, gpu, learner, offline
+from reverie.experiments.bench import buffer, cli, diffusion, env, gpu, learner, offline
 from reverie.experiments.bench.report import OURS, BenchOptions, Report, Row
 
 TINY = {"threads": 1, "num_envs": 8, "repeats": 2, "seconds": 0.005}
@@ -105,6 +105,17 @@ def test_offline_bench_reports():
     report = offline.run(BenchOptions("offline", **TINY), rows=512)
     assert report.cases() == ["TD3+BC"]
     ratios_hold(report)
+
+
+def test_diffusion_bench_reports_and_counts_calls():
+    report = diffusion.run(BenchOptions("diffusion", **TINY), widths=(8,), batch=4)
+    assert report.cases() == ["width 8"]
+    ratios_hold(report)
+    for who, fill in diffusion.contestants(8, 4).items():
+        network, seen = fill.__closure__[1].cell_contents.average, []
+        network.register_forward_hook(lambda *_, seen=seen: seen.append(1))
+        assert fill() == 4
+        assert len(seen) == {OURS: 16, diffusion.LONGER: 32, diffusion.OFFICIAL: 255}[who]
 
 
 def test_gpu_bench_reports(tmp_path, capsys):
