@@ -96,10 +96,11 @@ class ReplayBuffer:
             else:
                 self._add_step(tuple(self.layout.columns(batch).values()), valid)
         elif len(lead) == 2 and lead[1] == self.num_envs:
-            self.layout.columns(batch)  # all or nothing
-            for t in range(lead[0]):
-                step = batch.map(lambda x, t=t: x[t])  # type: ignore[misc]
-                self.add(step, None if valid is None else valid[t])
+            rows = self.layout.pack(batch).to(self.device)
+            gone = torch.zeros(lead, dtype=torch.bool) if valid is None else ~valid
+            for at in range(0, lead[0], self._steps):
+                chunk = slice(at, at + self._steps)
+                self._add_many(rows[chunk], gone.to(self.device)[chunk])
         elif len(lead) == 1 and self.num_envs == 1:
             self.add(batch.map(lambda x: x[:, None]), None if valid is None else valid[:, None])
         else:
@@ -126,7 +127,7 @@ class ReplayBuffer:
                 self._np_current += flags.any(axis=1)
             if valid is not None and np.count_nonzero(valid.numpy()) < self.num_envs:
                 self._np_invalid[t] = gone = ~valid.numpy()
-                self._np_current += gone
+                self._np_current += gone & ~flags.any(axis=1)
                 self._counted = self._num_invalid + int(np.count_nonzero(gone))
         else:
             device_row = self._rows[t]
@@ -137,6 +138,17 @@ class ReplayBuffer:
             ended = (device_row[:, self._flags] > 0).any(dim=1)
             self._current += ended | self._invalid[t]
         self.total += 1
+
+    def _add_many(self, rows: Tensor, gone: Tensor) -> None:
+        """Append T packed steps [T, N, width] at once, no more than the ring holds."""
+        t = (torch.arange(len(rows), device=self.device) + self.total) % self._steps
+        ended = (rows[..., self._flags] > 0).any(-1) | gone
+        after = self._current + ended.cumsum(0)
+        self._rows[t], self._invalid[t], self._episode[t] = rows, gone, after - ended.long()
+        if len(rows):
+            self._current.copy_(after[-1])
+        self.total += len(rows)
+        self._counted = None
 
     def break_episodes(self) -> None:
         """Say that the next rows do not continue the last ones: a restart, another collection."""
@@ -163,6 +175,11 @@ class ReplayBuffer:
         if self._base and size < self.capacity:  # cleared once: the rows do not begin at slot 0
             index = (index + self._base * self.num_envs) % self.capacity
         return index
+
+    def rows(self) -> Tensor:
+        """Return copies of the valid packed rows [M, width], oldest first."""
+        kept = self.export_rows(self.oldest, self.total)
+        return kept["rows"][~kept["invalid"]].to(self.device)
 
     def gather(self, index: Tensor) -> Transitions:
         """Return the transitions at slots `index` [n], in fresh memory."""

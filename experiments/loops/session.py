@@ -64,12 +64,15 @@ class Session:
         self.trail: deque[Any] = deque(maxlen=16)  # physics states, for a dump
         self.initial = self.memory = agent.initial_state(env.num_envs)
 
-    def draw_from(self, source: Source) -> None:
-        """Learn from this source from now on; buffers in it lie in shards, as the replay does."""
-        found = [x for x in leaves(source) if isinstance(x, ReplayBuffer)]
-        others = [x for x in found if x is not self.buffer]
-        self.source = source
-        self.stores = {"replay": self.buffer} | {f"replay-{i}": x for i, x in enumerate(others, 2)}
+    def draw_from(self, source: Source, **stores: ReplayBuffer) -> None:
+        """Learn from this source from now on; buffers in it lie in shards, as the replay does.
+
+        `stores`: what those of them are to be called that are not the replay.
+        """
+        self.source, self.stores = source, {"replay": self.buffer, **stores}
+        for buffer in leaves(source):
+            if isinstance(buffer, ReplayBuffer) and buffer not in self.stores.values():
+                self.stores[f"replay-{len(self.stores) + 1}"] = buffer
 
     def begin(self, run: Run) -> torch.Tensor:
         """Return the first observations, or those at which the newest checkpoint left off."""
