@@ -25,6 +25,9 @@ METHODS = {
     "iql": Method(".iql", "implicit Q-learning on offline data"),
     "rebrac": Method(".rebrac", "ReBRAC on offline data"),
     "oer": Method(".oer", "continual offline learning: OER with MBES, and its rivals"),
+    "synther": Method(
+        ".synther", "SAC on replay and rows of a diffusion model of it; its controls"
+    ),
     "peer": Method(".studies.peer", "Stable-Baselines3's SAC or TD3, written down as our runs are"),
 }
 PARTS = ("Config", "PRESETS", "STEP", "main", "load")  # what a script has

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from reverie.agents import TD3Config
+from reverie.agents import SACConfig, TD3Config
 from reverie.agents.dynamics import DynamicsConfig
 from reverie.agents.ncap import CircuitConfig
 from reverie.agents.oer.learner import OERConfig
 from reverie.agents.sb3 import PPOConfig
 from reverie.agents.search import SearchConfig
+from reverie.agents.synther.config import DiffusionConfig
 from reverie.envs import make
 from reverie.envs.families import members
-from reverie.experiments import bc, iql, ncap, oer, ppo, rebrac, sac, td3, td3bc
+from reverie.experiments import bc, iql, ncap, oer, ppo, rebrac, sac, synther, td3, td3bc
 from reverie.experiments.loops.collecting import CollectOptions, collect_dataset
 from reverie.experiments.runs.config import RunOptions
 
@@ -33,6 +34,17 @@ def off_policy(module, out, name):
     return module.Config(
         env="reverie/Reacher-v5", steps=660, num_envs=3, learning_starts=90, batch_size=16,
         utd=0.5, buffer_size=240, agent=agent, run=run_options(out, name),
+    )  # fmt: skip
+
+
+def synther_online(module, out, name, **changes):
+    """Fits and fills between steps, saved inside both: every 60 of their steps too."""
+    agent = SACConfig(hidden=(24, 24))
+    diffusion = DiffusionConfig(width=16, depth=1, noise_width=8, updates=70, batch_size=32,
+        judge_every=20, levels=4)  # fmt: skip
+    return dataclasses.replace(
+        off_policy(module, out, name), refit_every=300, synthetic=130, agent=agent,
+        diffusion=diffusion, **changes,
     )  # fmt: skip
 
 
@@ -116,6 +128,8 @@ METHODS = {
     "sac": (sac, off_policy),
     "td3": (td3, off_policy),
     "sac-rlpd": (sac, rlpd),
+    "synther": (synther, synther_online),
+    "synther-matched": (synther, functools.partial(synther_online, rows="matched")),
     "bc": (bc, offline),
     "td3bc": (td3bc, offline),
     "iql": (iql, offline),
@@ -130,7 +144,7 @@ METHODS = {
 }
 
 
-LOOPS = ("sac", "td3bc", "oer", "ppo", "ncap")  # one method for each loop that saves and resumes
+LOOPS = ("sac", "synther", "td3bc", "oer", "ppo", "ncap")  # one method for each loop that saves and resumes
 # Where a test is about the loop, the other methods of a loop are left to `make test-all`.
 BY_LOOP = [pytest.param(m, marks=[] if m in LOOPS else [pytest.mark.slow]) for m in METHODS]
 

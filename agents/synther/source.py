@@ -1,12 +1,25 @@
-"""A generator that learners draw from directly, rows being generated as they are asked for."""
+"""Generated rows as sources: a store of them beside real ones, or made as they are asked for."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from ...buffers import Transitions
+from ...buffers import ReplayBuffer, Source, Transitions
+from ...buffers.source import Mixture
 from .diffusion import Diffusion
+
+
+class Rehearsed(Mixture):
+    """Real rows alone until there are synthetic ones, then both (Lu et al. 2023, online)."""
+
+    def __init__(self, real: Source, synthetic: ReplayBuffer, share: float) -> None:
+        super().__init__([(real, 1 - share), (synthetic, share)])
+        self.synthetic = synthetic
+
+    def counts(self, n: int) -> list[int]:
+        """Rows of each in a batch of n."""
+        return super().counts(n) if len(self.synthetic) else [n, 0]
 
 
 class Generated:

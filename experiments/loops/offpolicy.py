@@ -1,6 +1,6 @@
 """The loop of every off-policy agent: act, store, learn, and now and then look."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -75,6 +75,15 @@ def train(run: Run, s: Session, config: Any) -> Evaluation:
 
     Raises Interrupted after saving when the run was told to stop, and what `steps` raises.
     """
+    judge, row = looks(run, s)
+    judged: Evaluation | None = None
+    for _ in steps(run, s, config):
+        judged = run.after_step(judge, row, s.state_dict, s.stores)
+    return run.final(judged, judge)
+
+
+def looks(run: Run, s: Session) -> tuple[Callable[[], Evaluation], Callable[[], dict[str, Any]]]:
+    """Return how the agent is judged, and what a row of the log says."""
 
     def judge() -> Evaluation:
         return evaluate(s.agent, s.judge, seed=EVAL_SEED, stop=lambda: run.stopping)
@@ -83,10 +92,7 @@ def train(run: Run, s: Session, config: Any) -> Evaluation:
         run.require_finite(s.metrics, s.dumped)
         return row_of(s)
 
-    judged: Evaluation | None = None
-    for _ in steps(run, s, config):
-        judged = run.after_step(judge, row, s.state_dict, s.stores)
-    return run.final(judged, judge)
+    return judge, row
 
 
 def count(run: Run, s: Session, batch: Transitions, valid: torch.Tensor) -> None:

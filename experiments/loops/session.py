@@ -56,6 +56,7 @@ class Session:
         self.agent, self.env, self.judge, self.buffer = agent, env, judge, buffer
         self.seed, self.datasets = seed, datasets
         self.draw_from(source)
+        self.more: dict[str, Any] = {}  # further parts with a state, by name: a script's own
         self.warmup = RandomPolicy(env.act_dim, seed=stream_seed(seed, "warmup"))
         self.returns = Returns(env.num_envs)
         self.recent: list[tuple[float, int]] = []  # returns and lengths since the last log row
@@ -98,6 +99,7 @@ class Session:
             "warmup": self.warmup.generator.get_state(),
             "session": (self.recent, self.debt, self.metrics, self.memory),
             "source": state_of(self.source, self.stores.values()),
+            "more": {name: part.state_dict() for name, part in self.more.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -108,6 +110,8 @@ class Session:
         self.warmup.generator.set_state(state["warmup"])
         self.recent, self.debt, self.metrics, self.memory = state["session"]
         load_state(self.source, state["source"], self.stores.values())
+        for name, part in self.more.items():
+            part.load_state_dict(state["more"][name])
 
     def dumped(self) -> dict[str, Any]:
         """Return what a dump holds: the state, and physics states up to now."""

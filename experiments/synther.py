@@ -1,0 +1,171 @@
+"""Train SAC on real transitions and on those of a diffusion model of them: SynthER online."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
+
+from torch import Tensor
+from tyro.conf import OmitArgPrefixes
+
+from ..agents import SAC, Policy, SACConfig
+from ..agents.actors import gaussian_policy, go_on
+from ..agents.playing import Evaluation
+from ..agents.seeding import stream_seed
+from ..agents.synther.codec import rules_of
+from ..agents.synther.config import FAITHFUL, DiffusionConfig
+from ..agents.synther.diffusion import Diffusion
+from ..agents.synther.noise import SAMPLE, Noise
+from ..agents.synther.source import Rehearsed
+from ..buffers import ReplayBuffer, Transitions
+from .loops import offpolicy
+from .loops.options import UpdateOptions
+from .loops.session import Session, build
+from .runs.config import RunOptions, check
+from .runs.resources import require_memory
+from .runs.result import Result
+from .runs.run import Run
+
+CHUNK = 10_000  # rows generated between two looks at whether the run is to stop
+
+
+@dataclass(frozen=True)
+class Config(UpdateOptions):
+    """A run of SynthER."""
+
+    utd: float = 20.0
+    """gradient updates per environment transition, whatever num_envs is"""
+    refit_every: int = 10_000
+    """transitions between two fits of the generator"""
+    synthetic: int = 200_000
+    """synthetic rows made after each fit, in place of those before"""
+    share: float = 0.5
+    """share of synthetic rows in a batch, once there are any"""
+    rows: Literal["diffusion", "noise", "matched", "none"] = "diffusion"
+    """what they are: the diffusion model's; controls: real rows with noise of `noise` standard
+    deviations (0: repeated), or with as much as lies as far from real ones as the model's; none"""
+    noise: float = 0.1
+    """noise of the control, in standard deviations of each column"""
+    agent: SACConfig = field(default_factory=lambda: SACConfig(policy_delay=20, actor_value="mean"))
+    """the learner"""
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    """the generator"""
+    run: OmitArgPrefixes[RunOptions] = field(default_factory=RunOptions)
+    """the run directory"""
+
+
+PREFIXED = True  # --agent.lr, --diffusion.lr
+_SMALL = SACConfig(
+    policy_delay=20, actor_value="mean", critic_norm="layer", hidden=(128, 128), alpha=0.1
+)
+PRESETS = {
+    "default": Config(),
+    "faithful": Config(synthetic=1_000_000, diffusion=FAITHFUL),
+    "fast": Config(diffusion=DiffusionConfig(updates=20_000)),
+    "cpu": Config(
+        steps=10_000,
+        batch_size=128,
+        learning_starts=1_000,
+        refit_every=1_000,
+        synthetic=50_000,
+        agent=_SMALL,
+        diffusion=DiffusionConfig(width=128, updates=2_000),
+        run=RunOptions(eval_every=1_000, checkpoint_every=5_000),
+    ),
+    "quick": Config(
+        env="reverie/InvertedDoublePendulum-v5",
+        steps=3_000,
+        utd=4,
+        batch_size=128,
+        learning_starts=500,
+        refit_every=1_000,
+        synthetic=10_000,
+        agent=replace(_SMALL, policy_delay=4),
+        diffusion=DiffusionConfig(width=128, updates=1_000),
+        run=RunOptions(eval_every=1_000, log_every=500),
+    ),
+}
+STEP = "environment steps"
+
+
+def main(config: Config | None = None, *, resume: bool = False) -> Result:
+    """Train SynthER as configured; `resume` continues the run directory bit for bit."""
+    c = check(config or Config())
+    if not 0 <= c.share <= 1:
+        raise ValueError(f"share is of a batch, from 0 to 1: got {c.share}")
+    s, g = learning(c)
+    label = f"synther-{c.env.split('/')[-1]}-s{c.seed}"
+    with Run("synther", c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
+        judged = train(run, c, s, g)
+    return Result(run.path, run.step, judged)
+
+
+def train(run: Run, c: Config, s: Session, g: "Generators") -> Evaluation:
+    """Train until `steps` transitions; return the last evaluation. Errors as `offpolicy.steps`."""
+    judge, row = offpolicy.looks(run, s)
+    judged: Evaluation | None = None
+    for _ in offpolicy.steps(run, s, c):
+        if c.rows != "none" and run.step < c.steps and run.due(c.refit_every):
+            refit(run, c, s, g)
+        judged = run.after_step(judge, row, s.state_dict, s.stores)
+    return run.final(judged, judge)
+
+
+class Generators(NamedTuple):
+    """What makes synthetic rows, and where they lie."""
+
+    diffusion: Diffusion
+    noise: Noise
+    store: ReplayBuffer
+
+
+def learning(c: Config) -> tuple[Session, Generators]:
+    """Return what a run of SAC changes, with synthetic rows beside the real ones."""
+    s = build(SAC, c)
+    layout, device, seed = s.buffer.layout, c.run.device, stream_seed(c.seed, "synthetic")
+    diffusion = Diffusion(layout, c.diffusion, rules=rules_of(s.env), device=device, seed=seed)
+    rows = diffusion.codec.out  # without the extra columns of real ones
+    require_memory(c.synthetic, ReplayBuffer.row_bytes(rows), "synthetic", device)
+    store = ReplayBuffer(rows, c.synthetic, device=device, seed=seed)
+    g = Generators(diffusion, Noise(layout, c.noise, seed=seed), store)
+    s.draw_from(Rehearsed(s.source, store, c.share), synthetic=store)
+    s.more |= {"diffusion": diffusion, "noise": g.noise}
+    return s, g
+
+
+def refit(run: Run, c: Config, s: Session, g: Generators) -> None:
+    """Fit the generator to the replay, and fill the store with its rows in place of the old."""
+    real, model = s.buffer.rows(), g.diffusion
+    if c.rows in ("diffusion", "matched"):
+        with run.phase("diffusion fit", c.diffusion.updates) as fit:
+            if fit.step == 0:
+                model.begin(real)
+            while fit.step < fit.steps and not model.done:
+                metrics = model.fit_step(real)
+                fit.tick(1)
+                if fit.due(run.options.log_every) or "held_out_loss" in metrics:
+                    run.require_finite(metrics, s.dumped)
+                    fit.log(metrics)
+                run.keep(s.state_dict, s.stores)
+    with run.phase("synthetic rows", c.synthetic) as fill:
+        if fill.step == 0:
+            g.store.clear()
+            if c.rows == "matched":
+                g.noise.match(real, model.generate(SAMPLE))
+        while fill.step < fill.steps:
+            n = min(CHUNK, fill.steps - fill.step)
+            g.store.add(generated(c, s, g, real, n))
+            fill.tick(n)
+            run.keep(s.state_dict, s.stores)
+
+
+def generated(c: Config, s: Session, g: Generators, real: Tensor, n: int) -> Transitions:
+    """Return n synthetic transitions, of the model or of the control that the settings name."""
+    if c.rows == "diffusion":
+        return g.store.layout.unpack(g.diffusion.generate(n))
+    return s.buffer.layout.unpack(g.noise.generate(real, n))
+
+
+def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Policy, int]:
+    """Return the policy of a run's checkpoint, and the width of its observations."""
+    policy, obs_dim = gaussian_policy(state["actor"])
+    return go_on(policy, state.get("acting")), obs_dim
