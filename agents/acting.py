@@ -1,25 +1,27 @@
 """Acting in worlds: a step becomes transitions, an episode a return."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from ..buffers import Transitions
+from ..buffers.transitions import NO_EXTRA
 from ..envs import BatchEnv
 
 
-def advance(env: BatchEnv, obs: Tensor, action: Tensor) -> tuple[Transitions, Tensor, Tensor]:
+def advance(
+    env: BatchEnv, obs: Tensor, action: Tensor, extra: Mapping[str, Tensor] = NO_EXTRA
+) -> tuple[Transitions, Tensor, Tensor]:
     """Step the worlds once; return the transitions [N], their validity [N], the next obs [N, O].
 
     The one place that turns steps into (obs, next_obs): the successor is the true one, also
-    where an episode ended and the returned observation begins the next.
+    where an episode ended and the returned observation begins the next. `extra`: further columns.
     """
     r = env.step(action)
-    transitions = Transitions(
-        obs, action, r.reward, r.final_obs, r.terminated.float(), r.truncated.float()
-    )
-    return transitions, r.valid, r.obs
+    flags = r.terminated.float(), r.truncated.float()
+    return Transitions(obs, action, r.reward, r.final_obs, *flags, extra), r.valid, r.obs
 
 
 def over(batch: Transitions, valid: Tensor) -> Tensor:

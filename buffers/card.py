@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -15,8 +15,9 @@ class Card:
     """environment id"""
     policy: str = "unknown"
     """who acted"""
-    context: Mapping[str, float] = field(default_factory=dict)
-    """the task's context: feature to value"""
+    context: Mapping[str, float | Sequence[float]] = field(default_factory=dict)
+    """the task's context: feature to value, or to several, of which the rows have every
+    combination and `context_id` counts them, the last feature varying fastest"""
     env_options: Mapping[str, Any] = field(default_factory=dict)
     """options of the task"""
     max_episode_steps: int | None = None
@@ -62,6 +63,11 @@ def is_number(x: Any) -> bool:
     return real and bool(abs(x) < math.inf)
 
 
+def _one_or_more(x: Any) -> bool:
+    several = isinstance(x, (list, tuple)) and len(x) > 0
+    return all(map(is_number, x)) if several else is_number(x)
+
+
 def is_whole(x: Any, low: int) -> bool:
     """Whether a value is a whole number from `low` on that 64 bits hold."""
     whole = isinstance(x, numbers.Integral) and not isinstance(x, bool)
@@ -85,7 +91,7 @@ def is_named(x: Any, test: Callable[[Any], bool]) -> bool:
 _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "env": (lambda x: isinstance(x, str) and bool(x.strip()), "an environment's id"),
     "policy": (lambda x: isinstance(x, str), "text"),
-    "context": (lambda x: is_named(x, is_number), "finite numbers by name"),
+    "context": (lambda x: is_named(x, _one_or_more), "finite numbers by name"),
     "env_options": (lambda x: is_named(x, _plain), "options by name"),
     "max_episode_steps": (lambda x: x is None or is_whole(x, 0), "a whole number or null"),
     "seed": (lambda x: x is None or is_whole(x, -(2**63)), "a whole number or null"),

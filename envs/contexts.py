@@ -61,6 +61,12 @@ class Contexts:
 
 def parse_contexts(texts: Sequence[str]) -> Contexts | None:
     """Return the grid of `gravity=4.9,9.8` and further features; None for no text."""
+    values = parse_values(texts)
+    return Contexts.grid(values) if values else None
+
+
+def parse_values(texts: Sequence[str]) -> dict[str, list[float]]:
+    """Return the values of each feature in `gravity=4.9,9.8` and further texts."""
     values: dict[str, list[float]] = {}
     for text in texts:
         name, equals, numbers = text.partition("=")
@@ -75,7 +81,7 @@ def parse_contexts(texts: Sequence[str]) -> Contexts | None:
     count = math.prod(len(row) for row in values.values())
     if count > MOST:
         raise ValueError(f"--context: {count:,} combinations, of which {MOST:,} are the most")
-    return Contexts.grid(values) if values else None
+    return values
 
 
 def _option(name: str) -> Callable[[Model, float, str], None]:

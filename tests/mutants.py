@@ -222,6 +222,15 @@ MUTANTS = [Mutant(*row) for row in (
     ("experiments/loops/sources.py", "rows_digest(d.rows)", "str(i)", "experiments/test_oer_runs.py::test_a_run_does_not_go_on_with_other_data"),
 
     # -- experiments: scripts
+    ("experiments/loops/offpolicy.py", "action.to(s.env.device), s.columns)", "action.to(s.env.device))", "experiments/test_context_columns.py::test_world_i_stores_row_i_mod_k_at_every_step"),
+    ("agents/acting.py", "*flags, extra), r.valid", "*flags), r.valid", "experiments/test_context_columns.py::test_world_i_stores_row_i_mod_k_at_every_step"),
+    ("experiments/loops/build.py", "getattr(env, n).float()", "env.context_id.float()", "experiments/test_context_columns.py::test_world_i_stores_row_i_mod_k_at_every_step"),
+    ("experiments/loops/build.py", "getattr(c, \"context_columns\", False)", "False", "experiments/test_context_columns.py::test_a_run_stores_its_contexts_resumes_with_them_and_learns_the_same"),
+    ("experiments/loops/collecting.py", "layout_of(worlds, config.get(\"context_columns\", False))", "layout_of(worlds)", "experiments/test_context_columns.py::test_a_run_stores_its_contexts_resumes_with_them_and_learns_the_same"),
+    ("experiments/loops/collecting.py", "v[0] if len(v) == 1 else v", "v[0]", "experiments/test_context_columns.py::test_policies_collect_in_several_contexts_if_rows_tell_them"),
+    ("experiments/loops/offline.py", "','.join(map(repr, x if", "','.join(map(repr, x[:1] if", "experiments/test_context_columns.py::test_policies_collect_in_several_contexts_if_rows_tell_them"),
+    ("experiments/loops/offpolicy.py", "        for d in datasets:\n            d.layout.require(agent.columns, agent_class.__name__)\n", "", "experiments/test_context_columns.py::test_a_learner_that_reads_a_column_asks_for_it_in_all_its_data"),
+    ("experiments/loops/sources.py", "if len(found := {x.extra[name] for x in layouts}) > 1", "if len(found := {x.extra[name] for x in layouts}) > 2", "experiments/test_context_columns.py::test_a_mixture_keeps_the_columns_that_all_parts_have"),
     ("experiments/loops/continual.py", "normalise(np.array(s.matrix)[:, :n], low, high)", "normalise(np.array(s.matrix)[:, :n], high, low)", "experiments/test_known_oer_runs.py::test_the_rows_of_a_matrix_are_normalised_by_each_tasks_own_references"),
     ("experiments/loops/continual.py", "row = returns_of(s.matrix[-1], n - 1)", "row = returns_of(s.matrix[0], n - 1)", "experiments/test_known_oer_runs.py::test_the_rows_of_a_matrix_are_normalised_by_each_tasks_own_references"),
     ("experiments/loops/continual.py", "(far[\"random\"] - value) / gap", "(value - far[\"online\"]) / gap", "experiments/test_known_oer_runs.py::test_the_rows_of_a_matrix_are_normalised_by_each_tasks_own_references"),

@@ -1,11 +1,12 @@
 """Worlds and buffers from a configuration."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ...agents.playing import SEED_STRIDE, cap_of
 from ...agents.seeding import stream_seed
@@ -51,6 +52,30 @@ def tell_if_endless(env_id: str, env: BatchEnv, one: Callable[[], BatchEnv]) -> 
         probe.close()
 
 
+def layout_of(env: BatchEnv, context: bool = False) -> Layout:
+    """Return the layout of these worlds' rows, with the columns of their context if asked for.
+
+    Raises ValueError where the columns are asked for and the worlds have no context.
+    """
+    if not context:
+        return Layout(env.obs_dim, env.act_dim)
+    features = env.context.shape[1]
+    if not features:
+        raise ValueError(
+            "--context-columns: these worlds have no context to tell; give --context gravity=4.9"
+        )
+    return Layout(env.obs_dim, env.act_dim, {"context_id": 1, "context": features})
+
+
+def context_values(env: BatchEnv, layout: Layout) -> Mapping[str, Tensor]:
+    """Return what each world's rows hold in the layout's columns of a context, [N] or [N, d].
+
+    `context_id` is the row of `Contexts`' table that a world plays, `context` its values.
+    """
+    names = [name for name in ("context_id", "context") if name in layout.extra]
+    return {n: getattr(env, n).float().view(env.num_envs, -1).squeeze(1) for n in names}
+
+
 def replay_for(config: Any, env: BatchEnv) -> ReplayBuffer:
     """Return the replay buffer between these worlds and a continuous learner."""
     c = config
@@ -65,6 +90,7 @@ def replay_for(config: Any, env: BatchEnv) -> ReplayBuffer:
             "would come back to the host; give --device cuda"
         )
     capacity = c.buffer_size - c.buffer_size % env.num_envs
-    layout, seed = Layout(env.obs_dim, env.act_dim), stream_seed(c.seed, "replay")
+    layout = layout_of(env, getattr(c, "context_columns", False))
+    seed = stream_seed(c.seed, "replay")
     require_memory(capacity, ReplayBuffer.row_bytes(layout), "buffer_size", c.run.device)
     return ReplayBuffer(layout, capacity, env.num_envs, device=c.run.device, seed=seed)

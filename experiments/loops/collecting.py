@@ -1,6 +1,7 @@
 """`reverie collect`: datasets from policies, and from what a run has stored."""
 
 import importlib.metadata
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,15 +14,16 @@ from ...agents import Holds, Policy, RandomPolicy, bare, reset_where
 from ...agents.acting import advance, over
 from ...agents.playing import Stopped, evaluate, never
 from ...agents.seeding import stream_seed
-from ...buffers import Card, Dataset, Layout, Transitions
+from ...buffers import Card, Dataset, Transitions
 from ...buffers.dataset import join
 from ...buffers.formats import save_hdf5
 from ...buffers.shards import read_shard, verify
 from ...envs import BatchEnv, actions_of, make
-from ...envs.contexts import parse_contexts
+from ...envs.contexts import parse_contexts, parse_values
 from ..runs import checkpoint, stopping, zoo
 from ..runs.config import check, parse, read_config
 from ..runs.loading import load_policy
+from .build import context_values, layout_of
 
 REFERENCE_SEED = 555_000_000  # of the episodes that give a card its references
 PACKAGES = ("mujoco", "torch", "numpy", "gymnasium")
@@ -34,16 +36,19 @@ def play(
     card: Card,
     *,
     explore: bool = True,
+    context: bool = False,
     stop: Callable[[], bool] = never,
 ) -> Dataset:
     """Play `policy` from a reset until n transitions are there; return them episode by episode.
 
     Each world gives the same number of steps, as many as n needs; the last episode of a world is
     cut, and says so. The policy may see more columns than the data keeps (a goal): those that
-    `card.env_options` hides are dropped. Raises Stopped where `stop`, asked before every step, says
-    so.
+    `card.env_options` hides are dropped. `context`: with the columns of the worlds' context. Raises
+    Stopped where `stop`, asked before every step, says so.
     """
     steps = -(-n // env.num_envs)
+    layout = layout_of(env, context)
+    extra = context_values(env, layout)
     policy, obs = bare(policy), env.reset()
     state = initial = policy.initial_state(env.num_envs)
     played: list[tuple[Transitions, Tensor]] = []
@@ -51,10 +56,9 @@ def play(
         if stop():
             raise Stopped("collecting was told to stop")
         action, state = policy.act(obs, state, explore=explore)
-        batch, valid, obs = advance(env, obs, action.to(env.device))
+        batch, valid, obs = advance(env, obs, action.to(env.device), extra)
         state = reset_where(over(batch, valid), state, initial)
         played.append((batch, valid))
-    layout = Layout(env.obs_dim, env.act_dim)
     grid = layout.unpack(torch.stack([layout.pack(batch) for batch, _ in played]))
     return episodes(grid, torch.stack([valid for _, valid in played]), None, card).head(n)
 
@@ -96,8 +100,10 @@ def from_run(run: Path, until: int | None, card: Card) -> Dataset:
     folder = run / "buffer" / "replay"
     if problem := verify(folder, shards):
         raise ValueError(f"{problem}: the replay of {run} is damaged")
-    judge = make(card.env, 1, **card.env_options)
-    layout, num_envs = Layout(judge.obs_dim, judge.act_dim), config.get("num_envs", 1)
+    contexts = parse_contexts(config.get("context", ()))
+    worlds = make(card.env, len(contexts or [1]), context=contexts, **card.env_options)
+    layout = layout_of(worlds, config.get("context_columns", False))
+    num_envs = config.get("num_envs", 1)
     parts = [read_shard(folder / s.name, num_envs, layout.width) for s in shards]
     rows, episode, invalid = (
         torch.cat([p[k] for p in parts]) for k in ("rows", "episode", "invalid")
@@ -128,7 +134,9 @@ class CollectOptions:
     explore: bool = True
     """act with the policies' exploration noise"""
     context: tuple[str, ...] = ()
-    """the context to play in, gravity=4.9: one value for each feature"""
+    """the context to play in, gravity=4.9: one value for each feature, or context_columns"""
+    context_columns: bool = False
+    """rows also tell their context: columns context_id and context"""
     reference: str | None = None
     """policy whose mean return is 100 of a score: zoo:NAME or a run; uniform actions are 0"""
     hdf5: bool = False
@@ -190,6 +198,30 @@ def seeing(name: str, policy: Any, env_id: str, env: BatchEnv, kwargs: dict[str,
     return acting
 
 
+def contexts_of(
+    o: CollectOptions, config: Mapping[str, Any]
+) -> tuple[dict[str, list[float]], bool]:
+    """Return the features' values that the data is of, and whether its rows tell them.
+
+    `config`: of the run that is replayed, or of the first policy. ValueError for rows of several
+    contexts that do not tell theirs.
+    """
+    values = parse_values(o.context or tuple(config.get("context", ())))
+    stored = o.replay is not None
+    told = bool(config.get("context_columns")) if stored else o.context_columns
+    if stored and (o.context or o.context_columns > told):
+        raise ValueError(
+            "--context and --context-columns are of policies: what a run has stored is of its own "
+            "contexts, and tells them if the run was given --context-columns"
+        )
+    if not told and (n := math.prod(map(len, values.values()))) > 1:
+        raise ValueError(
+            f"a dataset without context columns is of one context, and this would be of {n}: "
+            "give --context or --context-columns"
+        )
+    return values, told
+
+
 def collect_dataset(options: CollectOptions, stop: Callable[[], bool] = never) -> Dataset:
     """Collect what the options say; return the dataset, not yet written. Stopped as `play`."""
     o = check(options)
@@ -208,23 +240,14 @@ def collect_dataset(options: CollectOptions, stop: Callable[[], bool] = never) -
     if o.reference == "random":
         raise ValueError("--reference random: uniform actions are 0 of a score already")
     first: dict[str, Any] = next((c for c in map(_config_of, sources) if c), {})
-    contexts = parse_contexts(o.context or tuple(first.get("context", ())))
-    if contexts is not None and len(contexts) != 1:
-        raise ValueError(
-            f"a dataset is of one context, and this would be of {len(contexts)}: give --context"
-        )
+    contexts, told = contexts_of(o, first)
     own_options = {k: v for k, v in first.get("env_options", {}).items() if k != "show_goal"}
     task: dict[str, Any] = {**own_options, **o.env_options}
-    kwargs: dict[str, Any] = {**task, "context": contexts, "threads": o.threads}
-    row = (
-        {}
-        if contexts is None
-        else dict(zip(contexts.names, contexts.table[0].tolist(), strict=True))
-    )
+    kwargs: dict[str, Any] = {**task, "context": contexts or None, "threads": o.threads}
     card = Card(
         env=env_id,
         policy=" + ".join(s if o.replay is None else f"replay of {Path(s).name}" for s in sources),
-        context=row,
+        context={k: v[0] if len(v) == 1 else v for k, v in contexts.items()},
         env_options={k: v for k, v in task.items() if k != "max_episode_steps"},
         seed=o.seed,
         versions={p: importlib.metadata.version(p) for p in PACKAGES},
@@ -241,7 +264,7 @@ def collect_dataset(options: CollectOptions, stop: Callable[[], bool] = never) -
         env = make(env_id, o.num_envs, seed=stream_seed(o.seed, f"collect {i}"), **kwargs)
         policy = open_policy(name, env, stream_seed(o.seed, f"policy {i}"))
         acting = seeing(name, policy, env_id, env, kwargs)
-        parts.append(play(env, acting, n, card, explore=o.explore, stop=stop))
+        parts.append(play(env, acting, n, card, explore=o.explore, context=told, stop=stop))
     return join(parts, card)
 
 

@@ -1,7 +1,7 @@
 """The loop of every offline learner: draw, learn, and now and then look."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,7 +26,10 @@ Build = Callable[..., Agent]  # (obs_dim, act_dim, config, *, device, seed)
 def judged_as(config: Any, card: Card) -> Any:
     """Return a configuration in which what it leaves open is the data's: environment, context."""
     options = {"max_episode_steps": card.max_episode_steps, **card.env_options}
-    own = tuple(f"{name}={value!r}" for name, value in card.context.items())
+    own = tuple(
+        f"{name}={','.join(map(repr, x if isinstance(x, Sequence) else [x]))}"
+        for name, x in card.context.items()
+    )
     return dataclasses.replace(
         config,
         env=config.env or card.env,

@@ -44,7 +44,7 @@ def steps(run: Run, s: Session, config: Any) -> Iterator[None]:
         policy = s.agent if run.step >= config.learning_starts else s.warmup
         action, s.memory = policy.act(obs, s.memory, explore=True)
         try:
-            batch, valid, obs = advance(s.env, obs, action.to(s.env.device))
+            batch, valid, obs = advance(s.env, obs, action.to(s.env.device), s.columns)
         except FloatingPointError as error:
             run.dump(s.dumped(), str(error))
         s.buffer.add(batch, valid)

@@ -39,6 +39,8 @@ class UpdateOptions(WorldOptions):
     """transitions of uniformly random actions before the first update"""
     data: tuple[str, ...] = ("replay",)
     """what batches are drawn from, in shares: replay:0.5 dataset:PATH:0.5 (RLPD)"""
+    context_columns: bool = False
+    """replay rows also tell their context: columns context_id and context"""
     compile: bool = False
     """torch.compile the losses"""
     bfloat16: bool = False

@@ -13,7 +13,7 @@ from ...buffers import ReplayBuffer, Source
 from ...buffers.source import leaves, load_state, state_of
 from ...envs import BatchEnv
 from ..runs.run import Run
-from .build import replay_for, worlds_for
+from .build import context_values, replay_for, worlds_for
 from .sources import compose, open_datasets, parse_data, require_same
 
 
@@ -36,6 +36,8 @@ def build(
     if source is None:
         parts = parse_data(getattr(c, "data", ("replay",)))
         datasets = [d.to(c.run.device) for d in open_datasets(parts, c.seed, c.env, c.env_options)]
+        for d in datasets:
+            d.layout.require(agent.columns, agent_class.__name__)
         source = compose(parts, datasets, buffer)
     return Session(agent, env, judge, buffer, source, c.seed, datasets)
 
@@ -58,6 +60,7 @@ class Session:
         self.draw_from(source)
         self.more: dict[str, Any] = {}  # further parts with a state, by name: a script's own
         self.warmup = RandomPolicy(env.act_dim, seed=stream_seed(seed, "warmup"))
+        self.columns = context_values(env, buffer.layout)
         self.returns = Returns(env.num_envs)
         self.recent: list[tuple[float, int]] = []  # returns and lengths since the last log row
         self.debt = 0.0  # updates owed

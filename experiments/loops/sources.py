@@ -116,7 +116,11 @@ def compose(
         sources.append((source, part.share))
     if not sources:
         raise ValueError("--data names nothing: give replay, dataset:PATH or both")
-    widths = {(s.layout.obs_dim, s.layout.act_dim) for s in (replay, *datasets) if s is not None}
+    layouts = [s.layout for s in (replay, *datasets) if s is not None]
+    widths = {(x.obs_dim, x.act_dim) for x in layouts}
     if len(widths) > 1:
         raise ValueError(f"--data: parts of different (obs, action) widths {sorted(widths)}")
+    for name in set.intersection(*(set(x.extra) for x in layouts)):
+        if len(found := {x.extra[name] for x in layouts}) > 1:
+            raise ValueError(f"--data: parts whose column {name!r} has widths {sorted(found)}")
     return sources[0][0] if len(sources) == 1 else mix(sources)
