@@ -39,17 +39,8 @@ class BatchEnv(Protocol):
     context_id: Tensor  # [N] int64
     context: Tensor  # [N, d] float32
 
-    @property
-    def bad_worlds(self) -> int:
-        """Worlds that went non-finite so far."""
-        ...
-
     def reset(self, seed: int | None = None) -> Tensor:
         """Start a new episode in every world, from the seed's first one if a seed is given."""
-        ...
-
-    def to_native(self, action: Array) -> Any:
-        """Map actions [N, A] in [-1, 1], numpy, to the task's own units."""
         ...
 
     def step(self, action: Tensor) -> StepResult:

@@ -130,7 +130,7 @@ def actions_arrive(b: Bench) -> Row:
             return Row("actions", FAULT, f"the environment is given {told}, it takes {space}")
         bounds = getattr(space, "low", out.low), getattr(space, "high", out.high)
     else:
-        taken, bounds = [env.to_native(a.cpu().numpy())[0] for a in tried], (out.low, out.high)
+        taken, bounds = [out.to_native(a.cpu().numpy())[0] for a in tried], (out.low, out.high)
     if env.discrete:
         return Row("actions", FINE, f"one-hot columns become {sorted({int(a) for a in taken})}")
     values = np.array(taken, np.float64)
@@ -173,7 +173,8 @@ def finite_and_fast(b: Bench) -> Row:
         if not bool(torch.isfinite(r.final_obs).all() & torch.isfinite(r.reward).all()):
             return Row("finite values", FAULT, f"not finite at step {t}")
     rate = 3 * len(actions) / (time.perf_counter() - start)
-    note = f", {env.bad_worlds} bad worlds" if env.bad_worlds else ""
+    bad = env.health()["bad_worlds"]
+    note = f", {bad} bad worlds" if bad else ""
     return Row("finite values", FINE, f"{b.steps} steps x 3 worlds{note}, {rate:,.0f} steps/s")
 
 
@@ -324,7 +325,7 @@ def doors_agree(b: Bench) -> Row:
         r = batch.step(a)
         if not r.valid[0]:
             continue  # the reset row of NEXT_STEP
-        native = batch.to_native(a.numpy())[0]
+        native = spaces_of(batch).action.to_native(a.numpy())[0]
         obs, reward, terminated, truncated, _ = env.step(native)
         same_obs = np.allclose(flat(obs), r.final_obs.numpy(), rtol=1e-4, atol=1e-5)
         if not same_obs:

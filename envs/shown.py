@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .api import Array, BatchEnv, StepResult
+from .api import BatchEnv, StepResult
 from .contexts import Contexts
 from .errors import unknown
 
@@ -16,7 +16,7 @@ class ContextShown:
     """A `BatchEnv` whose observations end with the d columns of each world's context.
 
     `raw`: the values as they are; `normalised`: from -1 to 1 over the table's range, 0 where a
-    feature does not vary. What plays on `advance` (populations) would not see them: it has none.
+    feature does not vary.
     """
 
     def __init__(self, env: BatchEnv, contexts: Contexts, mode: str) -> None:
@@ -38,18 +38,9 @@ class ContextShown:
     def _with(self, obs: Tensor) -> Tensor:
         return torch.cat([obs, self.columns.to(obs)], 1)
 
-    @property
-    def bad_worlds(self) -> int:
-        """Worlds that went non-finite so far."""
-        return self.env.bad_worlds
-
     def reset(self, seed: int | None = None) -> Tensor:
         """Start a new episode in every world."""
         return self._with(self.env.reset(seed))
-
-    def to_native(self, action: Array) -> Any:
-        """Map actions [N, A] in [-1, 1] to the task's own units."""
-        return self.env.to_native(action)
 
     def step(self, action: Tensor) -> StepResult:
         """Advance every world by one environment step."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..api import Array, StepResult
+from ..api import StepResult
 from ..contexts import Contexts
 from ..task import Params, Task
 from ..worlds import Worlds
@@ -159,11 +159,6 @@ class WarpEnv:
         self.starts.count()
         self.physics.reset()
         self._settle()
-
-    def to_native(self, action: Array) -> Any:
-        """Map actions [N, A] from [-1, 1] to the actuators' ranges, numpy."""
-        w = self.worlds
-        return action if w.unit else action * w.half + w.mid
 
     def step(self, action: Tensor) -> StepResult:
         """Advance every world by one step of `frame_skip` physics substeps."""

@@ -125,7 +125,7 @@ class PPOSession:
     def row(self) -> dict[str, float]:
         """Return what to log, and forget the episodes in it."""
         row = {k: v for k, v in self.metrics.items() if np.isfinite(v)}  # NaN: nothing to explain
-        row["bad_worlds"] = self.env.bad_worlds
+        row |= self.env.health()
         if recent := self.callback.recent:
             row["return"] = sum(r for r, _ in recent) / len(recent)
             row["length"] = sum(n for _, n in recent) / len(recent)

@@ -16,6 +16,7 @@ from reverie.agents.offline.standardised import Standardised
 from reverie.agents.search import SEARCHES, SearchConfig
 from reverie.buffers import Transitions
 from reverie.envs import make
+from reverie.envs.api import StepResult
 
 N = 6
 
@@ -192,7 +193,7 @@ def test_equal_returns_leave_es_with_its_weight_decay_and_ars_still():
 class Short:
     """Four worlds of at most three steps; world w pays w + 1. World 1 ends, world 2 goes bad."""
 
-    num_envs, act_dim, max_episode_steps = 4, 1, 3
+    num_envs, act_dim, max_episode_steps, device = 4, 1, 3, torch.device("cpu")
 
     def __init__(self):
         self.seeds, self.actions = [], []
@@ -203,16 +204,14 @@ class Short:
     def current_obs(self):
         return torch.zeros(4, 1)
 
-    def to_native(self, action):
-        return action * 10
-
-    def advance(self, action):
+    def step(self, action):
         step = len(self.actions)
         self.actions.append(action[:, 0].tolist())
-        world = torch.arange(4).numpy()
+        world = torch.arange(4)
         terminated, bad = (world == 1) & (step == 0), (world == 2) & (step == 1)
-        reward = (world + 1.0) * ~bad
-        return world[:, None] + 0.25 * step, reward, terminated, terminated, bad
+        obs = world[:, None] + 0.25 * step
+        reward = torch.where(bad, torch.nan, world + 1.0)
+        return StepResult(obs, reward, terminated, terminated & False, obs, ~bad)
 
 
 def test_a_candidates_return_ends_with_its_world():
@@ -223,9 +222,9 @@ def test_a_candidates_return_ends_with_its_world():
     )
     returns = population_returns(env, controller, torch.tensor([[1.0], [2.0]]), seed=8)
     assert returns.tolist() == [[3, 2], [3, 12]] and env.seeds == [8]
-    # parameter x (1 + observation) x 10: at first 0, then the world's number, then a quarter more
-    assert env.actions[0] == [10, 10, 20, 20] and env.actions[1] == [10, 20, 60, 80]
-    assert env.actions[2] == [12.5, 22.5, 65, 85]
+    # parameter x (1 + observation): at first 0, then the world's number, then a quarter more
+    assert env.actions[0] == [1, 1, 2, 2] and env.actions[1] == [1, 2, 6, 8]
+    assert env.actions[2] == [1.25, 2.25, 6.5, 8.5]
 
 
 def test_off_nominal_is_the_mean_over_families_of_their_conditions(monkeypatch):
