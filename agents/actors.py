@@ -37,7 +37,7 @@ class ActorPolicy:
         return ()
 
     @torch.no_grad()
-    def act(self, obs: Tensor, state: State, *, explore: bool) -> tuple[Tensor, State]:
+    def act(self, obs: Tensor, state: State = (), *, explore: bool = False) -> tuple[Tensor, State]:
         """Return actions [N, A] on the CPU, as the agent would have."""
         obs = obs.cpu()
         if self.mean is not None and self.std is not None:

@@ -22,8 +22,11 @@ class Policy(Protocol):
         """Return the memory at the start of n episodes."""
         ...
 
-    def act(self, obs: Tensor, state: State, *, explore: bool) -> tuple[Tensor, State]:
-        """Return actions [N, A] in [-1, 1] for observations [N, O], and the next memory."""
+    def act(self, obs: Tensor, state: State = (), *, explore: bool = False) -> tuple[Tensor, State]:
+        """Return actions [N, A] in [-1, 1] for observations [N, O], and the next memory.
+
+        One without memory needs the observations only: `action, _ = policy.act(obs)`.
+        """
         ...
 
 
@@ -95,7 +98,7 @@ class RandomPolicy:
 
     initial_state = no_memory
 
-    def act(self, obs: Tensor, state: State, *, explore: bool) -> tuple[Tensor, State]:
+    def act(self, obs: Tensor, state: State = (), *, explore: bool = False) -> tuple[Tensor, State]:
         """Return actions [N, A], whatever the observation."""
         draw = torch.rand(len(obs), self.act_dim, generator=self.generator)
         if self.discrete:

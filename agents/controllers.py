@@ -54,7 +54,7 @@ class ControllerPolicy:
         return ()
 
     @torch.no_grad()
-    def act(self, obs: Tensor, state: State, *, explore: bool) -> tuple[Tensor, State]:
+    def act(self, obs: Tensor, state: State = (), *, explore: bool = False) -> tuple[Tensor, State]:
         """Return the controller's actions; exploring is the search's business."""
         return self.controller.act(self._bound, obs), state
 

@@ -124,7 +124,7 @@ class SAC:
         self._actor_objective = wrap(self._policy_loss)
 
     @torch.no_grad()
-    def act(self, obs: Tensor, state: State, *, explore: bool) -> tuple[Tensor, State]:
+    def act(self, obs: Tensor, state: State = (), *, explore: bool = False) -> tuple[Tensor, State]:
         """Return a sampled action, or the mode without exploration."""
         mean, log_std = self.actor(obs.to(self.device))
         if explore:

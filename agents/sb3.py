@@ -114,7 +114,7 @@ class SB3Policy:
         return ()
 
     @torch.no_grad()
-    def act(self, obs: Tensor, state: State, *, explore: bool) -> tuple[Tensor, State]:
+    def act(self, obs: Tensor, state: State = (), *, explore: bool = False) -> tuple[Tensor, State]:
         """Return the mean action, or a sample from torch's global generator."""
         if self.statistics is not None:
             mean = torch.as_tensor(self.statistics.mean, dtype=torch.float32)

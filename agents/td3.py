@@ -116,7 +116,7 @@ class TD3:
         self._actor_objective = wrap(self._policy_loss)
 
     @torch.no_grad()
-    def act(self, obs: Tensor, state: State, *, explore: bool) -> tuple[Tensor, State]:
+    def act(self, obs: Tensor, state: State = (), *, explore: bool = False) -> tuple[Tensor, State]:
         """Return the actor's action, with Gaussian noise when exploring."""
         action = self.actor(obs.to(self.device))
         if explore:

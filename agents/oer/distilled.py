@@ -85,6 +85,6 @@ class Actor:
         return ()
 
     @torch.no_grad()
-    def act(self, obs: Tensor, state: Any, *, explore: bool) -> tuple[Tensor, Any]:
+    def act(self, obs: Tensor, state: Any = (), *, explore: bool = False) -> tuple[Tensor, Any]:
         """Return actions for raw observations."""
         return self.net((obs - self.mean) / self.std), state

@@ -111,6 +111,6 @@ class TaskPolicy:
         return ()
 
     @torch.no_grad()
-    def act(self, obs: Tensor, state: Any, *, explore: bool) -> tuple[Tensor, Any]:
+    def act(self, obs: Tensor, state: Any = (), *, explore: bool = False) -> tuple[Tensor, Any]:
         """Return the task's actions."""
         return self.policy(obs, self.task), state

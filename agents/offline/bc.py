@@ -50,7 +50,7 @@ class BC:
         _, self.optimizer = trained(self.actor, c.lr, generator(seed, "weights"), device)
 
     @torch.no_grad()
-    def act(self, obs: Tensor, state: State, *, explore: bool) -> tuple[Tensor, State]:
+    def act(self, obs: Tensor, state: State = (), *, explore: bool = False) -> tuple[Tensor, State]:
         """Return the actor's action, the same whether exploring or not."""
         return self.actor(obs.to(self.device)), state
 

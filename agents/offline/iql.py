@@ -99,7 +99,7 @@ class IQL:
         self._critic_flat = parts["critic"][0].detach()
 
     @torch.no_grad()
-    def act(self, obs: Tensor, state: State, *, explore: bool) -> tuple[Tensor, State]:
+    def act(self, obs: Tensor, state: State = (), *, explore: bool = False) -> tuple[Tensor, State]:
         """Return the actor's action, the same whether exploring or not."""
         return self.actor(obs.to(self.device)), state
 

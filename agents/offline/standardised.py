@@ -25,7 +25,7 @@ class Standardised:
         return self.agent.initial_state(n)
 
     @torch.no_grad()
-    def act(self, obs: Tensor, state: State, *, explore: bool) -> tuple[Tensor, State]:
+    def act(self, obs: Tensor, state: State = (), *, explore: bool = False) -> tuple[Tensor, State]:
         """Return the inner agent's action."""
         return self.agent.act(self._scale(obs), state, explore=explore)
 

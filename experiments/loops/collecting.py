@@ -179,7 +179,7 @@ class Blind:
         """Return the policy's memory."""
         return self.policy.initial_state(n)
 
-    def act(self, obs: Tensor, state: Any, *, explore: bool) -> Any:
+    def act(self, obs: Tensor, state: Any = (), *, explore: bool = False) -> Any:
         """Act on the observation with the goal's columns [N, d] put behind it."""
         return self.policy.act(torch.cat([obs, self.goal], 1), state, explore=explore)
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...agents import Policy, State
+from ...agents import Policy
 from ...envs import BatchEnv, Spaces, make, spaces_of
 from ...envs.contexts import parse_contexts
 
@@ -62,18 +62,18 @@ class LoadedPolicy:
             )
         self._spaces = spaces
 
-    def act(self, obs: Any, state: State = (), explore: bool = False) -> Any:
+    def act(self, obs: Any, *, explore: bool = False) -> Any:
         """Return actions [*lead, A] in [-1, 1] for observations; lead is () for one of them.
 
         Observations are as the environment gives them (arrays, dicts, integers) or rows
-        [*lead, O]; tensors give a tensor, anything else an array. Raises ValueError for other
-        shapes, and for a policy with a memory, which `.policy` also returns.
+        [*lead, O]; tensors give a tensor, anything else an array, and never more than the actions.
+        Raises ValueError for other shapes, and for a policy with a memory: `.policy` returns that.
         """
         rows = self._rows(obs)
         flat = torch.from_numpy(rows.reshape(-1, self.obs_dim))
-        if not state and self.policy.initial_state(len(flat)):
+        if self.policy.initial_state(len(flat)):
             raise ValueError("this policy has a memory: play it by .policy, which returns it too")
-        action, _ = self.policy.act(flat, state, explore=explore)
+        action, _ = self.policy.act(flat, explore=explore)
         action = action.cpu().reshape(*rows.shape[:-1], self.act_dim)
         return action if isinstance(obs, Tensor) else action.numpy()
 

@@ -139,6 +139,8 @@ def test_acts_in_the_box_with_its_own_generator(make):
     assert mode.shape == (64, ACT) and mode.dtype == torch.float32 and not mode.requires_grad
     assert mode.abs().max() <= 1 and (mode[0] - mode[1]).abs().max() > 1e-4
     assert torch.equal(mode, again)
+    if not state:  # without a memory the observations are enough
+        assert torch.equal(agent.act(obs)[0], mode) and agent.act(obs)[1] == ()
     assert not different(tensors(agent), before)  # a judged agent goes on as if it had not been
     draws = [agent.act(obs, state, explore=True)[0] for _ in range(3)]
     assert all(d.shape == mode.shape and d.abs().max() <= 1 for d in draws)

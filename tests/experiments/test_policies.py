@@ -89,9 +89,12 @@ def test_act_returns_one_kind_of_thing(tmp_path):
     policy = load_policy(sac.main(config("sac", tmp_path, "run", steps=150)).path)
     obs = np.zeros((3, 10))
     assert isinstance(policy.act(obs), np.ndarray)
-    for got in (policy.act(torch.zeros(3, 10)), policy.act(torch.zeros(3, 10), (), explore=True)):
+    for got in (policy.act(torch.zeros(3, 10)), policy.act(torch.zeros(3, 10), explore=True)):
         assert isinstance(got, torch.Tensor) and got.shape == (3, 2)
     assert policy.act(np.zeros((4, 3, 10))).shape == (4, 3, 2)
+    with pytest.raises(TypeError):  # a memory would not come back: that is `.policy`'s
+        policy.act(obs, (torch.zeros(3, 1),))
+    assert torch.equal(policy.policy.act(torch.zeros(3, 10))[0], policy.act(torch.zeros(3, 10)))
     for wrong in (np.zeros(9), np.zeros((3, 9)), np.zeros(()), np.array(["x"] * 10), {"x": 1}):
         with pytest.raises(ValueError, match=r"10|no \['x'\]|shape|expected"):
             policy.act(wrong)
