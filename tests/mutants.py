@@ -224,6 +224,9 @@ MUTANTS = [Mutant(*row) for row in (
     ("experiments/loops/sources.py", "rows_digest(d.rows)", "str(i)", "experiments/test_oer_runs.py::test_a_run_does_not_go_on_with_other_data"),
 
     # -- experiments: scripts
+    ("experiments/loops/offpolicy.py", "stores = {\"replay\": self.buffer, **named}", "stores = {\"replay\": self.buffer}", "faults/test_stores.py::test_a_second_store_is_append_only_and_a_killed_run_goes_on_with_it"),
+    ("experiments/loops/offpolicy.py", " and not any(x is known for known in stores.values())", "", "faults/test_stores.py::test_a_second_store_is_append_only_and_a_killed_run_goes_on_with_it"),
+    ("experiments/loops/offpolicy.py", "self.source, self.stores = source, stores", "self.source, self.stores = self.buffer, stores", "faults/test_stores.py::test_a_second_store_is_append_only_and_a_killed_run_goes_on_with_it"),
     ("experiments/runs/policy.py", "if self.policy.initial_state(len(flat)):", "if False:", "experiments/test_policies.py::test_a_policy_with_a_memory_is_not_played_without_it"),
     ("experiments/loops/offpolicy.py", "action.to(s.env.device), s.columns)", "action.to(s.env.device))", "experiments/test_context_columns.py::test_world_i_stores_row_i_mod_k_at_every_step"),
     ("agents/acting.py", "*flags, extra), r.valid", "*flags), r.valid", "experiments/test_context_columns.py::test_world_i_stores_row_i_mod_k_at_every_step"),
