@@ -40,17 +40,19 @@ def trace(method, tmp_path, monkeypatch):
             ran.setdefault(file, set()).add(frame.f_lineno)
         return profile
 
-    reset = TaskEnv.reset
+    def begins(reset):  # an episode: neither a step of the environment nor of the learner
+        def begin(*args):
+            resets.append(1)
+            try:
+                return reset(*args)
+            finally:
+                resets.pop()
 
-    def begin(self, seed=None):  # neither a step of the environment nor of the learner
-        resets.append(1)
-        try:
-            return reset(self, seed)
-        finally:
-            resets.clear()
+        return begin
 
     monkeypatch.setattr(Run, "tick", count)
-    monkeypatch.setattr(TaskEnv, "reset", begin)
+    for name in ("reset", "restart"):
+        monkeypatch.setattr(TaskEnv, name, begins(getattr(TaskEnv, name)))
     module = METHODS[method][0]
     before = sys.gettrace()
     sys.settrace(profile)
