@@ -38,6 +38,6 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         embedding = torch.cat([noise_level[..., None], phase.sin(), phase.cos()], -1)
         h = self.first(self.proj(x) + self.noise_mlp(embedding))
         for block in self.blocks:
-            h = h + block(F.relu(h))
+            h += block(F.relu(h))
         out: Tensor = self.last(F.relu(h))
         return out

@@ -209,7 +209,7 @@ class Diffusion:
             "held_out_loss": float(self.best_loss) if self.best_loss < math.inf else None,
         }
 
-    def generate(self, n: int, batch: int = 8192) -> Tensor:
+    def generate(self, n: int, batch: int = 2048) -> Tensor:
         """Return n generated packed rows [n, width of `codec.out`], `batch` at a time.
 
         Raises FloatingPointError where one is not finite.

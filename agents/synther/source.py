@@ -34,7 +34,7 @@ class Generated:
         model: Diffusion,
         *,
         ahead: int = 25_600,
-        batch: int = 8192,
+        batch: int = 2048,
         about: Mapping[str, Any] | None = None,
     ) -> None:
         if ahead < 1 or batch < 1:

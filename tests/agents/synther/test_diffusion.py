@@ -22,6 +22,41 @@ def test_a_fit_lowers_the_loss_and_ends():
         one.fit_step(rows)
 
 
+def plain(rows, width=16, **changes):
+    """Fit a model of raw columns without ends; return it and its loss, averaged over updates."""
+    one = model(actions="raw", terminal="none", layout=Layout(8, 2), width=width, **changes)
+    one.begin(rows)
+    running, at = 1.05, {}
+    while not one.done:
+        running += 0.01 * (float(one.fit_step(rows)["loss"]) - running)
+        at[one.updates] = running
+    return one, at
+
+
+def test_independent_noise_leaves_nothing_to_learn():
+    """1 is the least loss of features that are independent and Gaussian."""
+    rows = torch.randn(20_000, 21, generator=torch.Generator().manual_seed(0))
+    one, at = plain(rows, updates=400, lr=3e-3, batch_size=256)
+    assert 0.985 < float(one.best_loss) < 1.02 and 0.985 < at[400] < 1.03
+
+
+@pytest.mark.slow
+def test_the_loss_of_a_deterministic_toy_is_that_of_the_sheet():
+    """next_obs = tanh(A obs + B action), reward -|next_obs|^2: .69 at 1,000, .63 at 4,000."""
+    draws = torch.Generator().manual_seed(0)
+    a, b = torch.randn(8, 8, generator=draws) / 8**0.5, torch.randn(2, 8, generator=draws) / 2**0.5
+    obs, action = torch.randn(50_000, 8, generator=draws), torch.rand(50_000, 2, generator=draws)
+    then = torch.tanh(obs @ a + (2 * action - 1) @ b)
+    flags = torch.zeros(50_000, 2)
+    rows = torch.cat([obs, 2 * action - 1, -then.square().sum(1)[:, None], then, flags], 1)
+    wide = {"width": 256, "depth": 6, "noise_width": 128, "lr": 3e-4, "batch_size": 256}
+    one, at = plain(rows, updates=4000, **wide)
+    assert at[1000] == pytest.approx(0.69, abs=0.02) and at[4000] == pytest.approx(0.63, abs=0.02)
+    made = one.codec.out.unpack(one.generate(2000))
+    wrong = made.next_obs - torch.tanh(made.obs @ a + made.action @ b)
+    assert float(wrong.square().mean().sqrt()) < 0.1  # of .68
+
+
 def test_the_rate_falls_along_a_cosine_from_the_first_update_of_each_fit():
     rows, one, seen = made_rows(), model(), []
     for updates in (4, 2):
@@ -74,6 +109,17 @@ def test_a_fit_continues_bit_for_bit_and_so_does_a_fill(at):
         one.begin(rows)
         fit(one, rows, 3)
     assert same(third.state_dict(), whole.state_dict())
+
+
+def test_the_loss_by_level_is_that_of_the_average_at_fixed_levels():
+    """Of a network that returns 0 it is 1 at each."""
+    rows, one = made_rows(), model(terminal="none")
+    one.begin(rows)
+    one._average_flat.zero_()
+    out = one.loss_by_level(rows)
+    assert list(out) == [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]
+    assert list(out.values()) == pytest.approx([1] * 7, abs=0.08)
+    assert one.loss_by_level(rows) == out
 
 
 def test_other_rows_within_a_fit_are_refused():
