@@ -116,6 +116,7 @@ def test_the_loss_by_level_is_that_of_the_average_at_fixed_levels():
     rows, one = made_rows(), model(terminal="none")
     one.begin(rows)
     one._average_flat.zero_()
+    one._flat.data.fill_(1.0)
     out = one.loss_by_level(rows)
     assert list(out) == [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]
     assert list(out.values()) == pytest.approx([1] * 7, abs=0.08)
