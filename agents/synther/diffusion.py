@@ -92,7 +92,7 @@ class Diffusion:
         """
         rows, c = self._usable(rows), self.config
         check_rows(rows, self.layout, c.batch_size)
-        if same := constant(rows, self.layout):
+        if (same := constant(rows, self.layout)) and not self.fits:
             log.warning(
                 "diffusion: %s never changed in %s rows, and will not in generated ones",
                 ", ".join(same[:4]) + (f" and {len(same) - 4} more" if len(same) > 4 else ""),
@@ -212,8 +212,10 @@ class Diffusion:
     def generate(self, n: int, batch: int = 2048) -> Tensor:
         """Return n generated packed rows [n, width of `codec.out`], `batch` at a time.
 
-        Raises FloatingPointError where one is not finite.
+        Raises ValueError before the first fit, FloatingPointError where one is not finite.
         """
+        if not self.fits:
+            raise ValueError("this generator was fit to nothing: begin(rows), then fit_step(rows)")
         parts = [self.codec.decode(x) for x in self._features(n, batch)]
         rows = torch.cat(parts) if parts else torch.zeros(0, self.codec.out.width)
         if not bool(torch.isfinite(rows).all()):
@@ -242,6 +244,13 @@ class Diffusion:
             level: float(errors(self.average, x, torch.full_like(x[:, 0], level), noise).mean())
             for level in LEVELS
         }
+
+    def recall(self, about: Mapping[str, Any]) -> None:
+        """Take over from `about` what the model was fit on: its weights are loaded elsewhere."""
+        self.fits, self.updates, self.rows = (int(about[k]) for k in ("fits", "updates", "rows"))
+        self.total, self.digest = self.updates, int(about["rows_sha256"], 16)
+        loss = about["held_out_loss"]
+        self.best_loss = self._number(math.inf if loss is None else float(loss))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a bit-exact continuation needs but the rows."""

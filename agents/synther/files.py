@@ -83,9 +83,10 @@ def load(
         network = _network(folder, config, len(features))
         if file_digest(folder / WEIGHTS) != given["sha256"]:
             raise ValueError(f"{WEIGHTS} does not match the sha256 in {CARD}: it is damaged")
+        model = Diffusion(layout, config, rules=rules, device=device, seed=seed)
+        model.recall(about)
     except READING as error:
         raise ValueError(f"{folder} is not a readable generator: {told(error)}") from error
-    model = Diffusion(layout, config, rules=rules, device=device, seed=seed)
     if (names := model.codec.names()) != features:
         missing, more = sorted(set(features) - set(names)), sorted(set(names) - set(features))
         raise ValueError(

@@ -43,7 +43,7 @@ def contestants(width: int, batch: int) -> dict[str, Callable[[], int]]:
     rows = torch.randn(1000, LAYOUT.width, generator=draws)
 
     def filling(model: Diffusion) -> Callable[[], int]:
-        model.codec.fit(rows)
+        model.begin(rows)
         return lambda: len(model.generate(batch, batch))
 
     return {name: filling(model) for name, model in models.items()}

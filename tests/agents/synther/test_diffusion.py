@@ -237,10 +237,14 @@ def test_what_cannot_be_fit_is_told(caplog):
     hot[:, 4] = 1 - hot[:, 3]
     with pytest.raises(ValueError, match=r"action\[0\], action\[1\] are 0 or 1 in every row"):
         one.begin(hot)
-    assert one.fits == 0
+    with pytest.raises(ValueError, match="fit to nothing"):
+        one.generate(1)
     rows[:, 1] = 1234.567
     one.begin(rows)
     assert "obs[1] never changed in 200 rows" in caplog.text
+    caplog.clear()
+    one.begin(rows)
+    assert not caplog.text  # once is enough
     fit(one, rows, 5)
     assert one.generate(50)[:, 1].tolist() == pytest.approx([1234.567] * 50, abs=1e-2)
 

@@ -14,6 +14,7 @@ from reverie.agents.synther.diffusion import Diffusion
 from reverie.agents.synther.files import CARD, NETWORK, WEIGHTS, load, save
 from reverie.agents.synther.source import Generated
 from reverie.buffers import Source, mix
+from reverie.buffers.shards import file_digest
 
 
 @pytest.fixture
@@ -36,10 +37,13 @@ def test_a_generator_comes_back_exactly(fitted, tmp_path):
     assert same(again.codec.state_dict(), fitted.codec.state_dict())
     assert about["env"] == "reverie/Known-v0" and about["rows"] == 200 and about["updates"] == 12
     assert len(about["rows_sha256"]) == 16 and about["held_out_loss"] < 2
+    assert again.about == fitted.about and {**again.about, "env": about["env"]} == about
     for one in (again, fitted):
         one.generator.manual_seed(5)
     assert torch.equal(again.generate(7), fitted.generate(7))
+    weights = again._average_flat.clone()
     again.begin(made_rows())
+    assert torch.allclose(again._flat, weights, atol=1e-6)  # from where it was
     fit(again, made_rows(), 2)  # and it can be fit further
     assert sorted(p.name for p in (tmp_path / "g").iterdir()) == sorted([CARD, NETWORK, WEIGHTS])
 
@@ -69,7 +73,10 @@ HARM = {
     "a huge network": lambda f: changed(f, config={"width": 16_384, "depth": 1000}),
     "other statistics": lambda f: changed(f, mean=[[1.0]]),
     "another layout": lambda f: changed(f, layout={"obs_dim": "x"}),
-    "other weights": lambda f: save_file({"a": torch.zeros(3)}, f / WEIGHTS),
+    "other weights": lambda f: (
+        save_file({"a": torch.zeros(3)}, f / WEIGHTS),
+        changed(f, sha256=file_digest(f / WEIGHTS)),
+    ),
     "no weights": lambda f: (f / WEIGHTS).write_bytes(b"\x80\x04pickle"),
     "changed weights": lambda f: save_file(
         {k: v + 1 for k, v in load_file(f / WEIGHTS).items()}, f / WEIGHTS
