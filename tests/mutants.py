@@ -256,7 +256,7 @@ MUTANTS = [Mutant(*row) for row in (
     ("experiments/studies/quality.py", "novelty / floor if floor", "floor / novelty if floor", "experiments/test_quality.py::test_the_report_of_a_copy_and_of_noise"),
     ("experiments/studies/simulated.py", "[:, columns] / scale[columns]", "[:, columns]", "experiments/test_quality.py::test_an_error_of_one_column_is_told_in_its_deviations"),
     ("experiments/studies/simulated.py", "float(np.sqrt(wrong.mean())) / spread", "float(np.sqrt(wrong.mean()))", "experiments/test_quality.py::test_an_error_of_one_column_is_told_in_its_deviations"),
-    ("experiments/studies/simulated.py", "use = told & ~bad", "use = ~bad", "experiments/test_quality.py::test_real_rows_are_what_the_simulator_says"),
+    ("experiments/studies/simulated.py", "use = told & ~bad", "use = ~bad", "experiments/test_quality.py::test_rows_at_a_clip_do_not_tell_their_state"),
     ("experiments/studies/simulated.py", "        put(env, obs[pick])", "        pass", "experiments/test_quality.py::test_real_rows_are_what_the_simulator_says"),
     ("experiments/studies/simulated.py", "shown(env, real, layout) & (scale > 0)", "scale > 0", "experiments/test_quality.py::test_contact_forces_are_left_out"),
     ("experiments/studies/simulated.py", "env.to_native(action[pick])", "action[pick] * 0", "experiments/test_quality.py::test_real_rows_are_what_the_simulator_says"),
