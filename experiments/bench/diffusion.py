@@ -18,7 +18,7 @@ def run(options: BenchOptions, widths: tuple[int, ...] = (128, 256), batch: int 
     """Measure whole batches of rows, statistics and decoding included, at each width."""
     same = f"{options.threads} threads, batches of {batch:,} rows"
     peers = (
-        Peer(OURS, version("diffusers"), f"{same}, DPM-Solver++ 2M, 16 network calls from 10"),
+        Peer(OURS, version("reverie"), f"{same}, DPM-Solver++ 2M, 16 network calls from 10"),
         Peer(LONGER, version("diffusers"), f"{same}, DPM-Solver++ 2M, 32 network calls from 80"),
         Peer(OFFICIAL, version("reverie"), f"{same}, stochastic Heun, 255 network calls from 80"),
     )
