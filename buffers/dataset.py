@@ -3,17 +3,18 @@
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from .aside import aside
 from .card import Card, card_of, is_named, is_whole
+from .shards import sync_file, write_tensors
 from .transitions import Layout, Transitions
 from .untrusted import READING, require_room, small_text, tensors_in, told
 
@@ -125,17 +126,19 @@ class Dataset:
         self.generator.set_state(state["generator"])
 
     def save(self, path: str | Path) -> Card:
-        """Write `path`.safetensors and `path`.json, the card with the digest; return the card."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Write `path`.safetensors and `path`.json, the card with the digest; return the card.
+
+        Raises OSError where the disk refuses either; what was there stays.
+        """
+        path = _named(path)
         card = replace(self.card, sha256=rows_digest(self.rows))
         layout = {"obs_dim": self.layout.obs_dim, "act_dim": self.layout.act_dim}
         about = {"layout": {**layout, "extra": dict(self.layout.extra)}, "card": asdict(card)}
-        aside = path.with_name(f"{path.name}.partial-{os.getpid()}")  # others may write it too
-        save_file({_ROWS: self.rows.cpu().contiguous()}, aside)
-        aside.replace(path.with_name(path.name + ".safetensors"))
-        aside.write_text(json.dumps(about, indent=1) + "\n")
-        aside.replace(path.with_name(path.name + ".json"))  # last: then the dataset is there
+        file, told = (path.with_name(path.name + suffix) for suffix in (".safetensors", ".json"))
+        with aside(told) as text, aside(file) as rows:  # the card last: then the dataset is there
+            text.write_text(json.dumps(about, indent=1) + "\n")
+            sync_file(text)
+            write_tensors(rows, {_ROWS: self.rows.cpu().contiguous()})
         return card
 
 
@@ -177,8 +180,7 @@ def load(path: str | Path, *, seed: int = 0) -> Dataset:
 
     Raises FileNotFoundError, and ValueError for a damaged file or one that is no dataset.
     """
-    path = Path(path)
-    path = path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
+    path = _named(path)
     file, about = (path.with_name(path.name + suffix) for suffix in (".safetensors", ".json"))
     for part in (file, about):
         if not part.exists():
@@ -199,6 +201,12 @@ def load(path: str | Path, *, seed: int = 0) -> Dataset:
     if rows_digest(rows) != card.sha256:
         raise ValueError(f"{file} does not match the sha256 of its card: the file is damaged")
     return data
+
+
+def _named(path: str | Path) -> Path:
+    """Return a dataset's path without the suffix of one of its two files."""
+    path = Path(path)
+    return path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
 
 
 def join(parts: Sequence[Dataset], card: Card) -> Dataset:

@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .aside import aside
 from .card import Card, card_of
 from .dataset import Dataset
 from .minari import load_minari, save_minari
@@ -57,13 +59,16 @@ def save_hdf5(data: Dataset, path: str | Path, actions: Actions | None = None) -
         "timeouts": truncated & ~terminated,
         "truncateds": truncated,
     }
-    with h5py.File(path, "w") as file:
+    made = BytesIO()  # HDF5's own writing does not get over a full disk: the process crashes
+    with h5py.File(made, "w") as file:
         for name, value in arrays.items():
             file.create_dataset(name, data=_numpy(value), compression="gzip")
         for name, value in batch.extra.items():
             file.create_dataset(f"extra/{name}", data=_numpy(value), compression="gzip")
         file.attrs["reverie"] = json.dumps(asdict(data.card))
         file.attrs[UNITS] = "unit" if actions is None else "native"
+    with aside(Path(path)) as partial:
+        partial.write_bytes(made.getbuffer())
 
 
 def _numpy(x: Any) -> Array:

@@ -17,6 +17,7 @@ from .replay import ReplayBuffer
 from .untrusted import READING, tensors_in, told
 
 _NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.safetensors")
+_SYSTEM = re.compile(r"\(os error (\d+)\)")  # of an error of safetensors
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     try:
         save_file(dict(tensors), path)
     except SafetensorError as error:
+        if number := _SYSTEM.search(str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
         raise OSError(f"{path}: {error}") from error
 
 
@@ -57,7 +60,7 @@ def append_rows(buffer: ReplayBuffer, folder: Path, shards: Sequence[Shard]) -> 
     """Write the rows added since the last of `shards`; return the shards that the buffer needs.
 
     What a process before left under the same name is never written over: names are numbered. Raises
-    OSError when the disk is full; nothing half-written is left under a shard's name.
+    OSError when the disk is full, after removing what was written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     oldest = buffer.oldest
@@ -71,12 +74,14 @@ def append_rows(buffer: ReplayBuffer, folder: Path, shards: Sequence[Shard]) -> 
     try:
         write_tensors(partial, buffer.export_rows(first, buffer.total))
         sync_file(partial)
+        size, digest = partial.stat().st_size, file_digest(partial)
         partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    sync_file(folder)
-    size = path.stat().st_size
-    return [*kept, Shard(path.name, first, buffer.total, size, file_digest(path))]
+        sync_file(folder)
+    except BaseException:
+        for written in (partial, path):
+            written.unlink(missing_ok=True)
+        raise
+    return [*kept, Shard(path.name, first, buffer.total, size, digest)]
 
 
 def verify(folder: Path, shards: Sequence[Shard], digests: bool = True) -> str | None:

@@ -368,6 +368,20 @@ MUTANTS = [Mutant(*row) for row in (
     ("experiments/runs/zoo.py", "dict(rows).get(step)", "rows[-1][1]", "experiments/test_known_studies.py::test_a_policy_of_the_zoo_has_the_return_of_its_step"),
     ("experiments/runs/rows.py", "        try:\n            file.truncate(self.size)\n        except OSError:\n            file.close()\n            raise\n        self._file", "        self._file", "experiments/test_runs.py::test_a_resumed_run_continues_bit_for_bit[sac-519]"),
 
+    # -- disks, names, modules
+    ("buffers/shards.py", "for written in (partial, path):", "for written in (partial,):", "faults/test_disks.py::test_whatever_the_disk_refuses_a_save_is_whole_or_not_there[False]"),
+    ("buffers/shards.py", "raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error", "pass", "faults/test_disks.py::test_a_writer_that_is_refused_costs_one_line[shard-none]"),
+    ("buffers/aside.py", "            file.seek(0)\n            file.write(old)\n            raise full", "            pass", "faults/test_disks.py::test_a_writer_that_is_refused_costs_one_line[stamp.json-short]"),
+    ("buffers/dataset.py", "path = _named(path)\n        card", "path = Path(path)\n        card", "buffers/test_dataset.py::test_a_dataset_is_found_under_the_name_that_it_was_saved_by"),
+    ("experiments/runs/checkpoint.py", "            if placed:\n                _discard(final)\n", "", "faults/test_disks.py::test_whatever_the_disk_refuses_a_save_is_whole_or_not_there[False]"),
+    ("experiments/runs/checkpoint.py", "            if older.exists() and not final.exists():\n                older.rename(final)\n", "", "faults/test_disks.py::test_whatever_the_disk_refuses_a_save_is_whole_or_not_there[True]"),
+    ("experiments/runs/directory.py", "known = why in self._reasons or (", "known = (", "faults/test_disks.py::test_what_is_told_of_a_disk_that_takes_some_things"),
+    ("experiments/runs/directory.py", "what in self._refused and what != \"checkpoint\"", "what in self._refused", "faults/test_disks.py::test_what_is_told_of_a_disk_that_takes_some_things"),
+    ("experiments/runs/directory.py", "self._reasons, self._unsaved = set(), False", "self._unsaved = False", "faults/test_disks.py::test_what_is_told_of_a_disk_that_takes_some_things"),
+    ("experiments/studies/pool.py", "path.with_name(path.name + end)", "path.with_suffix(end)", "experiments/test_compare_suites.py::test_names_that_differ_after_a_dot_share_no_file"),
+    ("experiments/runs/policy.py", "if module and env != named and", "if module and env == named and", "experiments/test_policies.py::test_a_runs_word_alone_imports_no_module"),
+    ("experiments/loops/collecting.py", "    check_named(env_id, o.env)\n", "", "experiments/test_policies.py::test_a_runs_word_alone_imports_no_module"),
+
     # -- experiments: studies
     ("experiments/studies/results.py", "[float(run.columns[c][-1]) for c in columns]", "[float(run.columns[c][0]) for c in columns]", "experiments/test_known_studies.py::test_a_csv_is_a_runs_evaluations_and_its_stamp_its_settings"),
     ("experiments/studies/results.py", "if run.finished and len", "if len", "experiments/test_known_studies.py::test_a_csv_is_a_runs_evaluations_and_its_stamp_its_settings"),

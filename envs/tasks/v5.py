@@ -18,9 +18,12 @@ def gymnasium_model(p: Params) -> mujoco.MjModel:
         path = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / path
     if not path.exists():
         raise FileNotFoundError(f"xml_file={p.xml_file!r}: no such model at {path}")
-    spec = mujoco.MjSpec.from_file(str(path))
-    total, spec.compiler.settotalmass = spec.compiler.settotalmass, -1
-    model = spec.compile()
+    try:
+        spec = mujoco.MjSpec.from_file(str(path))
+        total, spec.compiler.settotalmass = spec.compiler.settotalmass, -1
+        model = spec.compile()
+    except ValueError as error:
+        raise ValueError(f"xml_file={p.xml_file!r} is no model: {error}") from error
     if total > 0:  # MuJoCo 4 deprecates the compiler attribute; this is what it did
         mujoco.mj_setTotalmass(model, total)
         mujoco.mj_setConst(model, mujoco.MjData(model))

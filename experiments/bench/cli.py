@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from ...buffers.aside import write_text
 from ..runs.config import parse
 from ..runs.stamp import hardware
 from . import buffer, diffusion, env, gpu, learner, offline, population
@@ -87,11 +88,11 @@ def main(argv: Sequence[str]) -> int:
     if options.json is not None:
         settings = {k: str(v) if k == "json" else v for k, v in vars(options).items()}
         data = {**report.to_dict(), "options": settings, "stamp": hardware()}
-        options.json.write_text(json.dumps(data, indent=2) + "\n")
+        write_text(options.json, json.dumps(data, indent=2) + "\n")
         names = ("case", "who", "unit", "rate", "ratio")
         lines = [names, *(tuple(str(row[n]) for n in names) for row in data["rows"])]
         text = "".join(",".join(line) + "\n" for line in lines)
-        options.json.with_suffix(".csv").write_text(text)
+        write_text(options.json.with_name(options.json.name.removesuffix(".json") + ".csv"), text)
     return 0
 
 

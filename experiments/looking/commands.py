@@ -15,7 +15,7 @@ from ..runs.config import parse
 from ..runs.loading import load_policy
 from ..runs.lock import LOCK
 from ..runs.opening import is_aside
-from ..runs.policy import LoadedPolicy, world
+from ..runs.policy import LoadedPolicy, check_named, world
 from ..runs.result import load_run
 
 LISTS = ("methods", "envs", "runs", "zoo")
@@ -46,9 +46,11 @@ def _positional(args: Sequence[str], command: str) -> tuple[list[str], list[str]
 
 
 def _world(policy: LoadedPolicy, env: str | None, num_envs: int, seed: int = 0) -> Any:
-    if env is None:
+    own = policy.config["env"]
+    if env in (None, own):
+        check_named(own, env)
         return world(policy.config, num_envs, seed)
-    other = make(env, num_envs, seed=seed)
+    other = make(str(env), num_envs, seed=seed)
     policy.require(other, env)
     return other
 
@@ -134,6 +136,8 @@ class WatchOptions:
     """show the last states before a run met a value that was not finite"""
     world: int = 0
     """world to show of a dump"""
+    env: str | None = None
+    """another environment than the run's own"""
     waves: bool = False
     """draw the wave along a swimmer's joints instead of a film"""
 
@@ -154,12 +158,12 @@ def watch(args: Sequence[str]) -> int:
     for path in paths:
         out = options.out or Path(path) / ("dump.gif" if options.dump else "watch.gif")
         if options.dump:
-            what, states = film_dump(Path(path), out, options.world)
+            what, states = film_dump(Path(path), out, options.world, options.env)
             print(f"{out}: the last {states} states before {what}")
             continue
         policy = load_policy(path)
         policy.config["env_options"] = to_film(policy.config.get("env_options", {}))
-        env = _world(policy, None, 1, options.seed)
+        env = _world(policy, options.env, 1, options.seed)
         if options.waves:
             from .ncap_figures import waves
 

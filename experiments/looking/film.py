@@ -8,12 +8,14 @@ import numpy as np
 from torch import Tensor
 
 from ...agents import Holds, Policy, bare
+from ...buffers.aside import aside
 from ...envs import make
 from ...envs.contexts import parse_contexts
 from ...envs.native.env import TaskEnv
 from ...envs.native.render import WorldRenderer
 from ..runs import checkpoint
 from ..runs.config import read_config
+from ..runs.policy import check_named
 
 
 def film(
@@ -47,7 +49,6 @@ def film(
         if bool(result.terminated[0] | result.truncated[0]):
             break
     renderer.close()
-    out.parent.mkdir(parents=True, exist_ok=True)
     _write(frames, out, env.fps)
     return total, len(frames)
 
@@ -57,8 +58,11 @@ def to_film(options: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in options.items() if k not in ("backend", "device")}
 
 
-def film_dump(run: Path, out: Path, world: int = 0) -> tuple[str, int]:
-    """Write the states in a run's dump to `out`; return what was not finite and their number."""
+def film_dump(run: Path, out: Path, world: int = 0, named: str | None = None) -> tuple[str, int]:
+    """Write the states in a run's dump to `out`; return what was not finite and their number.
+
+    `named`: the run's environment, where the user names it, as a module of it must be.
+    """
     found = checkpoint.load(run / "dump", run / "buffer")
     if found is None:
         raise FileNotFoundError(f"{run} has no dump: it did not meet a value that is not finite")
@@ -69,6 +73,7 @@ def film_dump(run: Path, out: Path, world: int = 0) -> tuple[str, int]:
     if not trail:
         raise ValueError(f"the dump of {run} has no physics states: it had no worlds of ours")
     config = read_config(run)[1]
+    check_named(config["env"], named)
     contexts = parse_contexts(config.get("context", ()))
     n = len(trail[0])
     env = make(config["env"], n, context=contexts, **to_film(config.get("env_options", {})))
@@ -87,14 +92,19 @@ def film_dump(run: Path, out: Path, world: int = 0) -> tuple[str, int]:
 def _write(frames: list[Any], out: Path, fps: float) -> None:
     import imageio.v3 as iio
 
-    if out.suffix == ".png":
-        picks = np.linspace(0, len(frames) - 1, min(8, len(frames))).astype(int)
-        iio.imwrite(out, np.concatenate([frames[i] for i in picks], axis=1))
-    elif out.suffix == ".gif":
-        stride = max(1, round(fps / 25))
-        iio.imwrite(out, np.stack(frames[::stride]), duration=1000 * stride / fps, loop=0)
-    else:
-        try:
-            iio.imwrite(out, np.stack(frames), fps=round(fps), plugin="pyav", codec="libx264")
-        except ImportError as error:
-            raise RuntimeError(f"{out}: .mp4 needs `pip install reverie[video]`") from error
+    kind = out.suffix
+    with aside(out) as partial:
+        if kind == ".png":
+            picks = np.linspace(0, len(frames) - 1, min(8, len(frames))).astype(int)
+            strip = np.concatenate([frames[i] for i in picks], axis=1)
+            iio.imwrite(partial, strip, extension=kind)
+        elif kind == ".gif":
+            stride = max(1, round(fps / 25))
+            shown, pause = np.stack(frames[::stride]), 1000 * stride / fps
+            iio.imwrite(partial, shown, extension=kind, duration=pause, loop=0)
+        else:
+            own: dict[str, Any] = {"plugin": "pyav", "codec": "libx264", "extension": kind}
+            try:
+                iio.imwrite(partial, np.stack(frames), fps=round(fps), **own)
+            except ImportError as error:
+                raise RuntimeError(f"{out}: .mp4 needs `pip install reverie[video]`") from error

@@ -10,6 +10,7 @@ from torch import Tensor
 from ...agents import Holds, Policy, bare
 from ...agents.ncap import Activity, Circuit, Weights
 from ...envs.native.env import TaskEnv
+from ..studies.plots import save_figure
 
 Image = Any  # [H, W, 3] uint8
 DORSAL, VENTRAL, REST = (196, 78, 82), (76, 114, 176), (235, 235, 235)
@@ -124,6 +125,5 @@ def waves(policy: Policy | Holds, env: TaskEnv, out: Path) -> np.ndarray[Any, An
     right.plot(range(joints), np.concatenate([[0], np.cumsum(lags)]), "o-")
     right.set(xlabel="joint, head to tail", ylabel="lag behind the head, control steps")
     right.set_title(f"{env.fps / period:.3f} Hz; mean lag {lags.mean():.1f} steps a joint")
-    figure.savefig(out, dpi=120)
-    plt.close(figure)
+    save_figure(figure, out, dpi=120)
     return np.asarray(lags)

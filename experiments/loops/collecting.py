@@ -23,6 +23,7 @@ from ...envs.contexts import parse_contexts, parse_values
 from ..runs import checkpoint, stopping, zoo
 from ..runs.config import check, parse, read_config
 from ..runs.loading import load_policy
+from ..runs.policy import check_named
 from .build import context_values, layout_of
 
 REFERENCE_SEED = 555_000_000  # of the episodes that give a card its references
@@ -237,6 +238,7 @@ def collect_dataset(options: CollectOptions, stop: Callable[[], bool] = never) -
     env_id = o.env or own
     if env_id is None:
         raise ValueError("uniform actions play in no environment of their own: give --env")
+    check_named(env_id, o.env)
     if o.reference == "random":
         raise ValueError("--reference random: uniform actions are 0 of a score already")
     first: dict[str, Any] = next((c for c in map(_config_of, sources) if c), {})

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -67,7 +68,8 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     step, inner = at
     final = folder / (f"step-{step:012d}" + (f"-{inner:012d}" if inner else ""))
-    aside = folder / f"{final.name}.tmp-{os.getpid()}"
+    aside, older = (folder / f"{final.name}{end}" for end in (f".tmp-{os.getpid()}", ".old"))
+    placed = False
     sweep(aside)
     tensors, tree = encode(state)
     try:
@@ -86,17 +88,22 @@ def save(
             sh.sync_file(aside / name)
         sh.sync_file(aside)
         if final.exists():  # the same step again, after a resume: the older one stays until then
-            older = folder / f"{final.name}.old"
             sweep(older)
             final.rename(older)
-            aside.replace(final)
-            _discard(older)
-        else:
-            aside.replace(final)
+        aside.replace(final)
+        placed = True
         sh.sync_file(folder)
-    except OSError:
+    except BaseException:
         sweep(aside)
+        with suppress(OSError):
+            if placed:
+                _discard(final)
+            if older.exists() and not final.exists():
+                older.rename(final)
         raise
+    if older.exists():
+        with suppress(OSError):  # it is as good as the new one
+            _discard(older)
     return final
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...agents.api import within
-from .aside import write_text
+from ...buffers.aside import write_text
 from .typed import convert, shown, wrong
 
 T = TypeVar("T")

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from ...buffers import ReplayBuffer, shards
-from . import aside, checkpoint, lock, stamp, stopping
+from ...buffers.aside import overwrite, write_text
+from . import checkpoint, lock, stamp, stopping
 from .config import save_config
 from .lock import LOCK, in_use, now
 from .opening import SET_ASIDE, Counts, There, is_aside, require_empty, to_continue
@@ -79,7 +80,9 @@ class Directory:
         self.stamp["saved"] = self.kept.step
         self._shards = {} if self.found is None else dict(self.found.stores)
         self._facts = {"method": method, "config": lasting(config)}  # what a resume must share
-        self._refused: dict[str, int] = {}
+        self._refused: dict[str, int] = {}  # how often the disk did not take what
+        self._reasons: set[int | None] = set()  # why, since the last checkpoint
+        self._unsaved = False  # whether the last one was refused
         self._untidy: str | None = None  # what was told of files that could not be cleared away
 
     def note(self, **notes: str) -> None:
@@ -141,6 +144,9 @@ class Directory:
                     shards.remove(folder / name, new)
             self._shards = before
             raise
+        if self._unsaved:
+            log.info("checkpoint at step %d written: the disk takes them again", counts.step)
+        self._reasons, self._unsaved = set(), False
         self.stamp["saved"] = counts.step
         self.status("running", counts.step)
         self._tidy(points, folder, keep)
@@ -174,6 +180,9 @@ class Directory:
         self._tell_what_differs()
         try:
             save_config(self.path / "config.json", self.method, self.config)
+            if self.found is None:
+                self.stamp.update(status="running", step=step, updated=now())
+                stamp.write(self.path / "stamp.json", self.stamp)
         except OSError as error:
             if self.found is None:
                 raise RuntimeError(f"{self.path} takes no new run: {error}") from error
@@ -212,10 +221,18 @@ class Directory:
             self.stamp["notes"]["resumed with"] = text if before is None else f"{before} | {text}"
 
     def refused(self, what: str, step: int, error: Exception) -> None:
-        """Tell what the disk did not take, each checkpoint and the first of all else; count all."""
-        if what == "checkpoint" or not self._refused:
+        """Tell once what the disk does not take, a checkpoint again after one that it took; count.
+
+        What is refused for a reason that was told since the last checkpoint is counted alone: a
+        full disk refuses everything.
+        """
+        why = getattr(error, "errno", None)
+        known = why in self._reasons or (what in self._refused and what != "checkpoint")
+        if not known:
             text = "%s at step %d not written: %s; training goes on, stamp.json counts what else"
             log.warning(text, what, step, error)
+        self._reasons.add(why)
+        self._unsaved |= what == "checkpoint"
         self._refused[what] = self._refused.get(what, 0) + 1
         counts = ", ".join(f"{name} {n} times" for name, n in self._refused.items())
         self.stamp["notes"]["not written"] = counts
@@ -228,7 +245,7 @@ class Directory:
             stamp.write(path, self.stamp)
         except OSError as error:
             try:
-                aside.overwrite(path, json.dumps(self.stamp, indent=2) + "\n")
+                overwrite(path, json.dumps(self.stamp, indent=2) + "\n")
             except OSError:
                 self.refused("stamp.json", step, error)
 
@@ -242,7 +259,7 @@ class Directory:
 
     def _keep_traceback(self, error: BaseException) -> None:
         try:
-            (self.path / TRACEBACK).write_text("".join(traceback.format_exception(error)))
+            write_text(self.path / TRACEBACK, "".join(traceback.format_exception(error)))
         except OSError as refused:
             log.warning("%s not written: %s", TRACEBACK, refused)
 
@@ -250,7 +267,8 @@ class Directory:
         """Let others in; of a run that did not begin nothing is left."""
         if self._made and not self.begun:
             with suppress(OSError):
-                (self.path / LOCK).unlink()
+                for name in (LOCK, "config.json"):
+                    (self.path / name).unlink(missing_ok=True)
                 self.path.rmdir()
         lock.release(self._lock)
 

@@ -1,5 +1,6 @@
 """A trained policy as it is handed to people."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -105,6 +106,19 @@ class LoadedPolicy:
                 f"{name} has observations of {theirs[0]} numbers and actions of {theirs[1]}, this "
                 f"policy, trained in {self.config.get('env')}, takes {own[0]} and gives {own[1]}"
             )
+
+
+def check_named(env: str, named: str | None) -> None:
+    """Refuse a module that a run directory names, which anybody may have written.
+
+    `module:id` imports the module: only the user may name one, as `named`, or has imported it.
+    """
+    module, _, _ = env.rpartition(":")
+    if module and env != named and module not in sys.modules:
+        raise ValueError(
+            f"the run names the environment {env!r}, for which a module would be imported that "
+            f"you did not name. If it is to be, say so: --env {env}"
+        )
 
 
 def world(config: Mapping[str, Any], num_envs: int, seed: int = 0) -> BatchEnv:

@@ -34,7 +34,7 @@ class Growing:
         try:
             written = file.write(record)
             if written != len(record):
-                raise OSError(errno.ENOSPC, f"{written} of {len(record)} bytes were written")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         except OSError:
             try:
                 file.truncate(self.size)
@@ -51,9 +51,9 @@ class Growing:
 
     def close(self) -> None:
         """Close the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
     def _open(self) -> IO[bytes]:
         file = self.path.open("ab", buffering=0)

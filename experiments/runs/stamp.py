@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
-from .aside import write_text
+from ...buffers.aside import write_text
 
 PACKAGES = ("torch", "numpy", "mujoco", "gymnasium", "stable-baselines3", "safetensors")
 

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from ...agents.actors import gaussian_policy
 from ...buffers import shards
+from ...buffers.aside import aside, write_text
 from ...envs.errors import unknown
 from . import checkpoint
 from .codec import decode
@@ -52,10 +53,10 @@ def add(run: Path, name: str, step: int, note: str = "") -> Path:
         "packages": loaded.stamp["packages"],
         "note": note,
     }
-    HERE.mkdir(exist_ok=True)
-    shards.write_tensors(HERE / f"{name}.safetensors", state["agent"]["actor"])
     target = HERE / f"{name}.json"
-    target.write_text(json.dumps(card, indent=1) + "\n")
+    with aside(HERE / f"{name}.safetensors") as weights:
+        shards.write_tensors(weights, state["agent"]["actor"])
+    write_text(target, json.dumps(card, indent=1) + "\n")
     return target
 
 

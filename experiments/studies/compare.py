@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..runs.aside import write_text
+from ...buffers.aside import write_text
 from ..runs.config import parse
 from ..runs.stopping import stop_on_signals
 from . import tables

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ...buffers.aside import aside
 from .. import methods
-from ..runs.aside import aside
 from ..runs.result import LoadedRun
 from . import stats
 from .results import Kept, last_rows
@@ -60,7 +60,8 @@ def _figure(*grid: int, size: tuple[float, float]) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _save(figure: Any, out: Path, dpi: int) -> Path:
+def save_figure(figure: Any, out: Path, dpi: int) -> Path:
+    """Write a picture in one replace, in the format of its suffix; return its path."""
     import matplotlib.pyplot as plt
 
     with aside(out) as partial:
@@ -96,7 +97,7 @@ def curves(runs: Sequence[LoadedRun], out: Path, kind: str = "eval") -> Path:
     axes.set(xlabel=" or ".join(units), ylabel=f"{kind} return")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize="small")
-    return _save(figure, out, 150)
+    return save_figure(figure, out, 150)
 
 
 def tradeoff(folders: Sequence[Path], x: str, y: str, out: Path) -> Path:
@@ -124,7 +125,7 @@ def tradeoff(folders: Sequence[Path], x: str, y: str, out: Path) -> Path:
     axes.set(xlabel=x, ylabel=y)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    return _save(figure, out, 130)
+    return save_figure(figure, out, 130)
 
 
 def sparkline(values: Sequence[float]) -> str:
@@ -154,4 +155,4 @@ def panels(runs: Sequence[Kept], out: Path, units: str | None = None) -> Path:
         axes.set(title=task, xlabel=units, ylabel="evaluation return")
         axes.grid(alpha=0.25)
         axes.legend(frameon=False)
-    return _save(figure, out, 130)
+    return save_figure(figure, out, 130)

@@ -1,7 +1,6 @@
 """Many runs at once, each in a process of its own: one engine for seeds and for suites."""
 
 import dataclasses
-import fcntl
 import logging
 import os
 import shutil
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 
 from ..runs import stopping
 from ..runs.config import save_config
+from ..runs.lock import in_use
 
 log = logging.getLogger("reverie")
 
@@ -50,16 +50,12 @@ class Engine(Protocol):
         ...
 
 
-def in_use(path: Path) -> str | None:
-    """Return who holds a run directory, None if nobody does."""
-    try:
-        with (path / "lock").open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return (path / "lock").read_text().strip() or "another process"
-    except OSError:  # no such file, or no locks on this file system
-        return None
-    return None
+def beside(path: Path, end: str) -> Path:
+    """Return a file beside a run directory: its name and `.config.json`, what it was asked to be.
+
+    Its output is in `.log`. The name may have dots: what follows one is no suffix.
+    """
+    return path.with_name(path.name + end)
 
 
 class LocalEngine:
@@ -138,14 +134,14 @@ class LocalEngine:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if path.exists():  # a run that cannot be continued starts again
                     shutil.rmtree(path)
-                file = path.with_suffix(".config.json")
+                file = beside(path, ".config.json")
             save_config(file, job.method, job.config)
             command += ["--config", str(file)]
         command += ["--threads", str(self.threads)]
         own: dict[str, Any] = {"env": stopping.as_child(os.environ), "start_new_session": True}
         if path is None:
             return subprocess.Popen(command, **own)
-        with path.with_suffix(".log").open("ab") as output:
+        with beside(path, ".log").open("ab") as output:
             return subprocess.Popen(command, stdout=output, stderr=output, **own)
 
 

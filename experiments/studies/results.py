@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..runs.aside import write_text
+from ...buffers.aside import write_text
 from ..runs.result import load_run
 from .suite import Entry
 
@@ -87,14 +87,18 @@ def read_results(folder: Path) -> list[Kept]:
 
 
 def write_results(entries: Sequence[Entry], results: Path) -> None:
-    """Write each run's CSV `step,return,seed,...` and stamp; failed ones too.
+    """Write each run's CSV `step,return,seed,...` and stamp; failed ones too, damaged ones not.
 
     A continual learner's matrix, a row after each task, goes to `NAME.tasks.csv` beside it.
     """
     for entry in entries:
         if not (entry.path / "stamp.json").exists():
             continue
-        run = load_run(entry.path)
+        try:
+            run = load_run(entry.path)
+        except ValueError as error:
+            log.warning("%s; the run is left out of %s", error, results)
+            continue
         target = results / f"{entry.key}.csv"
         _write_csv(target, run.frame(), entry.seed)
         if tasks := run.frame("task"):

@@ -1,6 +1,5 @@
 """What a suite file says: arms x tasks x seeds as runs to be made."""
 
-import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from ...envs.errors import unknown
 from ...envs.make import import_module_of
 from .. import methods
 from ..runs.config import from_dict, read_config, to_dict
-from .pool import Job
+from ..runs.result import read_stamp
+from .pool import Job, beside
 from .settings import checked, differences, expected, flat, put
 
 Table = Mapping[str, Any]
@@ -21,6 +21,7 @@ SUITE_MAY = {"thresholds": tuple[float, ...], "metrics": tuple[str, ...]}
 ARM, ARM_MAY = {"name": str, "method": str}, {"preset": str, "set": Table}
 TASK, TASK_MAY = {"env": str, "steps": int}, {"name": str, "set": Table}
 OTHER = "other settings"  # the status of a run that was not made as its suite now says
+DAMAGED = "damaged stamp"  # the status of a run whose stamp cannot be read
 MOST_SEEDS = 10_000
 
 
@@ -90,14 +91,17 @@ class Entry:
     def status(self) -> str:
         """Return the run's state: missing, running (or killed), interrupted, finished, ...
 
-        `other settings` where the run was not made as the suite says: it does not count.
+        `other settings` where the run was not made as the suite says: it does not count. `damaged
+        stamp` where it does not say its state: the run goes on, and writes it anew.
         """
         if self.departures():
             return OTHER
-        stamp = self.path / "stamp.json"
-        if not stamp.exists():
+        if not (self.path / "stamp.json").exists():
             return "missing"
-        data = json.loads(stamp.read_text())
+        try:
+            data = read_stamp(self.path)
+        except ValueError:
+            return DAMAGED
         done = data["status"] == "finished" and data["step"] >= self.config.steps
         return "finished" if done else str(data["status"]).replace("finished", "shorter")
 
@@ -107,7 +111,7 @@ class Entry:
         A script may fill in what was left open (the environment of a dataset, say), so what the
         run was asked to be, the file that the pool wrote beside it, is what must equal the suite.
         """
-        own, file = self.path / "config.json", self.path.with_suffix(".config.json")
+        own, file = self.path / "config.json", beside(self.path, ".config.json")
         if not own.exists():
             return []
         wanted = flat(to_dict(self.config))
@@ -243,7 +247,7 @@ def _known_env(method: str, env: str) -> None:
     if method not in methods.METHODS:  # what a script of yours makes of the name is its own
         return
     name = import_module_of(env)
-    known = [*known_ids(), *gymnasium.registry]
+    known = {*known_ids(), *gymnasium.registry}
     if name not in known and f"reverie/{name}" not in known:
         raise unknown("environment", env, known)
 

@@ -264,3 +264,15 @@ def test_a_card_with_unknown_keys_is_read(tmp_path):
     (tmp_path / "d.json").write_text(json.dumps(about))
     assert load_dataset(tmp_path / "d").card.env == CARD.env
     assert Layout(3, 2).width == 11
+
+
+@pytest.mark.parametrize("name", ["a.1", "a.2", "a.json", "b.safetensors", "c.1.json"])
+def test_a_dataset_is_found_under_the_name_that_it_was_saved_by(name, tmp_path):
+    """What follows a dot belongs to the name, but for the suffixes of its own two files."""
+    for other in ("a.1", "a.2"):
+        planted((3,), (True,)).save(tmp_path / other)
+    planted((4,), (True,)).save(tmp_path / name)
+    base = name.removesuffix(".json").removesuffix(".safetensors")
+    assert len(load_dataset(tmp_path / name)) == len(load_dataset(tmp_path / base)) == 4
+    files = {f"{n}.{end}" for n in ("a.1", "a.2", base) for end in ("json", "safetensors")}
+    assert {p.name for p in tmp_path.iterdir()} == files

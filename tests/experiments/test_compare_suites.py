@@ -1,8 +1,10 @@
 """Suites are checked before anything starts, and results of other settings are never re-used."""
 
+import dataclasses
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import offline_data
 
+from reverie.buffers import aside
 from reverie.experiments import bc, cli, load_run, ncap
-from reverie.experiments.runs import aside, stamp
-from reverie.experiments.runs.config import save_config
-from reverie.experiments.studies import compare, plots
+from reverie.experiments.runs import stamp
+from reverie.experiments.runs.config import read_config, save_config
+from reverie.experiments.studies import compare, plots, pool
+from reverie.experiments.studies.pool import beside
 from reverie.experiments.studies.results import last_rows, read_results, write_results
-from reverie.experiments.studies.suite import OTHER, parse_seeds, parse_suite, read_suite
+from reverie.experiments.studies.suite import DAMAGED, OTHER, parse_seeds, parse_suite, read_suite
 from reverie.experiments.studies.tables import finals, reach, steps_to, table, units
 
 SUITE = """
@@ -50,7 +54,7 @@ def made(entry, returns=((100, 1.0), (200, 2.0)), status="finished", **filled):
     """Write the directory of a run as it was asked for; `filled` by its script."""
     entry.path.mkdir(parents=True)
     job = entry.job
-    save_config(entry.path.with_suffix(".config.json"), job.method, job.config)
+    save_config(beside(entry.path, ".config.json"), job.method, job.config)
     save_config(entry.path / "config.json", job.method, job.config)
     if filled:
         change(entry.path / "config.json", **filled)
@@ -157,7 +161,7 @@ def test_what_a_script_fills_in_is_not_another_setting(tmp_path):
     text = SUITE.replace('"sac"\nset = { "agent.gamma" = 0.99 }', f'"bc"\nset = {{ {OPEN} }}')
     text = text.replace("learning_starts = 100\n", "").replace('"peer"', '"bc"')
     one, two, *_ = read(tmp_path, text)
-    save_config(made_folder(one).with_suffix(".config.json"), "bc", one.config)
+    save_config(beside(made_folder(one), ".config.json"), "bc", one.config)
     bc.main(one.config)
     own = load_run(one.path).config["env_options"]
     assert own["max_episode_steps"] == 50  # of the data, where the suite names none
@@ -166,7 +170,7 @@ def test_what_a_script_fills_in_is_not_another_setting(tmp_path):
     assert two.departures() == []
     change(two.path / "config.json", batch_size=3)  # by hand, what the suite did set
     assert two.departures() == ["batch_size is 3, the suite says 16"]
-    two.path.with_suffix(".config.json").unlink()  # what it was asked to be is not known
+    beside(two.path, ".config.json").unlink()  # what it was asked to be is not known
     assert len(two.departures()) == 3
 
 
@@ -194,7 +198,7 @@ env = "reverie/Swim-v0"
 steps = 20
 """
     (entry,) = read(tmp_path, text)
-    save_config(made_folder(entry).with_suffix(".config.json"), "ncap", entry.config)
+    save_config(beside(made_folder(entry), ".config.json"), "ncap", entry.config)
     ncap.main(entry.config)
     assert load_run(entry.path).config["env_options"] == {"links": 6, "time_feature": True}
     assert entry.status() == "finished"
@@ -207,7 +211,7 @@ def test_a_run_of_an_older_version_has_the_defaults_of_what_it_lacks(tmp_path):
     made(first)
     made(second)
     for entry in (first, second):
-        for path in (entry.path / "config.json", entry.path.with_suffix(".config.json")):
+        for path in (entry.path / "config.json", beside(entry.path, ".config.json")):
             data = json.loads(path.read_text())
             del data["config"]["bfloat16"]
             if entry is second:
@@ -371,7 +375,7 @@ def test_curves_survive_seeds_with_other_evaluations(tmp_path, monkeypatch):
     folder = str(tmp_path / "results" / "tiny")
     assert cli.main(["plot", folder, "--out", str(tmp_path / "again.png")]) == 0
     assert (tmp_path / "again.png").read_bytes() == picture.read_bytes()  # from the small files
-    monkeypatch.setattr(plots, "_save", lambda figure, out, dpi: figure)
+    monkeypatch.setattr(plots, "save_figure", lambda figure, out, dpi: figure)
     axes = plots.panels(read_results(tmp_path / "results" / "tiny"), picture).axes[0]
     thick = [line for line in axes.lines if line.get_linewidth() == 2]
     assert [line.get_xdata().tolist() for line in thick] == [[100, 300], [300]]
@@ -408,13 +412,13 @@ def test_steps_have_the_unit_of_their_method(tmp_path):
     write_results(mixed, tmp_path / "results")
     kept = read_results(tmp_path / "results")
     figures = []
-    save = plots._save
-    plots._save = lambda figure, out, dpi: figures.append(figure)
+    save = plots.save_figure
+    plots.save_figure = lambda figure, out, dpi: figures.append(figure)
     try:
         plots.panels(kept, tmp_path / "x.png")
         plots.curves([load_run(e.path) for e in mixed[2:]], tmp_path / "x.png")
     finally:
-        plots._save = save
+        plots.save_figure = save
     assert [f.axes[0].get_xlabel() for f in figures] == ["gradient steps"] * 2
 
 
@@ -490,3 +494,40 @@ def test_results_that_are_damaged_are_named(tmp_path):
         read_results(tmp_path / "results")
     with pytest.raises(FileNotFoundError, match="no results"):
         read_results(tmp_path)
+
+
+# -- names with dots, stamps that say nothing
+
+
+def test_names_that_differ_after_a_dot_share_no_file(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(pool.subprocess, "Popen", lambda command, **own: started.append(command))
+    engine, one = pool.LocalEngine(2, 1), read(tmp_path)[0]
+    names = ["a.1", "a.2", "a"]
+    for i, name in enumerate(names):
+        config = dataclasses.replace(one.config, seed=i)
+        engine._start(pool.Job("sac", config, tmp_path / "of" / name))
+    files = sorted(p.name for p in (tmp_path / "of").iterdir())
+    assert files == sorted(f"{name}.{end}" for name in names for end in ("config.json", "log"))
+    asked = [command[command.index("--config") + 1] for command in started]
+    assert [read_config(Path(file))[1]["seed"] for file in asked] == [0, 1, 2]
+    entry = dataclasses.replace(one, path=tmp_path / "of" / "a.1", seed=0)
+    save_config(entry.path / "config.json", "sac", one.config)
+    assert entry.departures() == []
+    save_config(beside(entry.path, ".config.json"), "sac", read(tmp_path)[1].config)
+    assert entry.departures() == ["seed is 1, the suite says 0"]
+
+
+@pytest.mark.parametrize("data", [b"", b"[" * 100_000, b"[]", b'{"status": 3, "step": 200}'])
+def test_a_damaged_stamp_hides_no_other_run(data, tmp_path, monkeypatch, capsys, caplog):
+    jobs = read(tmp_path)
+    for job in jobs:
+        made(job)
+    (jobs[0].path / "stamp.json").write_bytes(data)
+    assert jobs[0].status() == DAMAGED
+    monkeypatch.setattr(compare, "run_jobs", lambda jobs, engine, told: None)  # it goes on in vain
+    assert run(tmp_path) == 1
+    assert "3 of 4 runs are finished" in capsys.readouterr().out
+    (told,) = [text for text in caplog.messages if "left out of" in text]
+    assert told.startswith(f"{jobs[0].path}/stamp.json is damaged: ")
+    assert len(read_results(tmp_path / "results" / "tiny")) == 3

@@ -773,3 +773,17 @@ def test_a_folder_that_can_never_be_made_is_told(capsys):
     """Not waited for: only a directory that was there may come back."""
     argv = ["sac", "--env", "reverie/InvertedPendulum-v5", *SMALL, "--out", "/proc/nowhere"]
     assert "cannot be written to (No such file or directory)" in one_line(argv, capsys)
+
+
+@pytest.mark.parametrize("text", ["", "<mujoco", "<mujoco><nonsense/></mujoco>", "\0", None])
+def test_a_model_that_is_none_is_told(text, tmp_path, capsys):
+    file, about = tmp_path / "model.xml", tmp_path / "config.json"
+    if text is None:
+        file.mkdir()
+    else:
+        file.write_text(text)
+    options = {"env": "HalfCheetah-v5", "env_options": {"xml_file": str(file)}}
+    about.write_text(json.dumps({"method": "sac", "config": options}))
+    told = one_line(["sac", "--config", str(about), "--out", str(tmp_path / "runs")], capsys)
+    assert told.startswith(f"reverie: xml_file='{file}' is no model: ")
+    assert not list((tmp_path / "runs").glob("*"))

@@ -473,3 +473,40 @@ def test_what_is_collected_is_exported_in_native_units(tmp_path):
     for named in (None, "Humanoid-v5"):
         read = open_dataset(str(tmp_path / "d.hdf5"), 0, named)
         assert torch.equal(read.rows, open_dataset(str(tmp_path / "d"), 0).rows)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "eval {run} --episodes 1", "watch {run} --steps 2 --out {out}/w.png",
+        "collect --policy {run} --transitions 5 --num-envs 1 --out {out}/d",
+        "collect --replay {run} --out {out}/d",
+    ],
+)  # fmt: skip
+def test_a_runs_word_alone_imports_no_module(command, copied, tmp_path, monkeypatch, capsys):
+    """As with a dataset's card: only the user may name one."""
+    name = "named_by_a_run"
+    (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w').close()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    file = copied / "config.json"
+    about = json.loads(file.read_text())
+    env = about["config"]["env"] = f"{name}:reverie/Reacher-v5"
+    file.write_text(json.dumps(about))
+    argv = command.format(run=copied, out=tmp_path).split()
+    assert cli.main(argv) == 2
+    told = capsys.readouterr().err
+    assert f"the run names the environment '{env}'" in told and f"say so: --env {env}" in told
+    assert told.count("\n") == 1 and not (tmp_path / "imported").exists()
+    if cli.main([*argv, "--env", env]):
+        assert "EGL or OSMesa" in capsys.readouterr().err  # what a film needs
+    assert (tmp_path / "imported").exists()
+    (tmp_path / "imported").unlink()
+    sys.modules.pop(name)
+
+
+def test_a_dump_imports_no_module_either(copied, monkeypatch, capsys):
+    checkpoint.save(copied / "dump", (0, 0), {"what": "x", "trail": [torch.zeros(1, 20)]})
+    file = copied / "config.json"
+    file.write_text(file.read_text().replace("reverie/Reacher-v5", "nowhere_at_all:Reacher-v5"))
+    assert cli.main(["watch", str(copied), "--dump"]) == 2
+    assert "module would be imported that you did not name" in capsys.readouterr().err

@@ -20,8 +20,10 @@ def aside(path: Path) -> Iterator[Path]:
         with partial.open("rb") as file:
             os.fsync(file.fileno())  # a rename may reach the disk before what it renames
         partial.replace(path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(partial)):
+            error.filename = str(path)
         raise
 
 
@@ -34,11 +36,16 @@ def write_text(path: Path, text: str) -> None:
 def overwrite(path: Path, text: str) -> None:
     """Write a small text file over itself: where a full disk has no room for a second one.
 
-    One write into the blocks that the file has; OSError if it does not fit them.
+    One write into the blocks that the file has; OSError, and the old text, if it does not fit them.
     """
-    data = text.encode()
+    data, full = text.encode(), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     with path.open("r+b", buffering=0) as file:
         if os.fstat(file.fileno()).st_blocks * 512 < len(data):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        file.write(data)
+            raise full
+        old = file.read()
+        file.seek(0)
+        if file.write(data) != len(data):
+            file.seek(0)
+            file.write(old)
+            raise full
         file.truncate()
