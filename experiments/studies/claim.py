@@ -7,7 +7,8 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal
 
 from ...envs.errors import unknown
-from .settings import expected
+from ..runs.config import in_range
+from ..runs.typed import convert
 from .suite import parse_seeds
 
 PILOT = range(100, 105)  # seeds that choose settings and never give a verdict
@@ -60,8 +61,9 @@ def parse(text: str, where: str = "") -> dict[str, Claim]:
         for key, value in row.items():
             if key not in names:
                 raise unknown(f"key of {here}", key, names)
-            if want := expected(hints[key], value):
-                raise ValueError(f"{here}: {key}: got {value!r}, expected {want}")
+            convert(hints[key], value, f"{here}: {key}")
+        if "steps" in row:
+            in_range("steps", row["steps"], f"{here}: steps")
         if missing := [k for k in needed if k not in row]:
             raise ValueError(f"{here} lacks {', '.join(missing)}")
         if overlap := set(parse_seeds(row["seeds"])) & set(PILOT):

@@ -12,8 +12,9 @@ from ...envs.make import import_module_of
 from .. import methods
 from ..runs.config import from_dict, read_config, to_dict
 from ..runs.result import read_stamp
+from ..runs.typed import convert
 from .pool import Job, beside
-from .settings import checked, differences, expected, flat, put
+from .settings import checked, differences, flat, put
 
 Table = Mapping[str, Any]
 SUITE = {"name": str, "seeds": str, "arms": tuple[Table, ...], "tasks": tuple[Table, ...]}
@@ -174,8 +175,7 @@ def _table(row: Table, must: Table, may: Table, where: str) -> Table:
     for key, value in row.items():
         if key not in keys:
             raise ValueError(f"{where}{unknown('key', key, keys)}")
-        if want := expected(keys[key], value):
-            raise ValueError(f"{where}{key}: got {value!r}, expected {want}")
+        convert(keys[key], value, f"{where}{key}")
     if missing := [k for k in must if k not in row]:
         raise ValueError(f"{where}lacks {', '.join(missing)}")
     return row
@@ -308,6 +308,9 @@ def read_suite(path: Path, out: Path) -> tuple[Suite, list[Entry]]:
                 name = f"{task.name}-s{seed}"
                 place = {"run.out": str(folder), "run.name": name, "run.progress": False}
                 values = put(base, {**given, "seed": seed, **place})
-                config = from_dict(module.Config, values)
+                try:
+                    config = from_dict(module.Config, values)
+                except ValueError as error:
+                    raise ValueError(f"{here}for {arm.name!r}: {error}") from error
                 entries.append(Entry(arm, task.env, seed, config, folder / name, task.given))
     return suite, entries
