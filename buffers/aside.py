@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
 @contextmanager
@@ -38,14 +39,24 @@ def overwrite(path: Path, text: str) -> None:
 
     One write into the blocks that the file has; OSError, and the old text, if it does not fit them.
     """
-    data, full = text.encode(), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    data = text.encode()
     with path.open("r+b", buffering=0) as file:
         if os.fstat(file.fileno()).st_blocks * 512 < len(data):
-            raise full
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         old = file.read()
         file.seek(0)
-        if file.write(data) != len(data):
+        try:
+            write_all(file, data)
+        except OSError:
             file.seek(0)
             file.write(old)
-            raise full
+            file.truncate(len(old))
+            raise
         file.truncate()
+
+
+def write_all(file: IO[bytes], data: bytes) -> None:
+    """Write all of it to an unbuffered file: a disk that is nearly full takes a part at first."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]

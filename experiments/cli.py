@@ -194,7 +194,8 @@ def _train(module: Any, name: str, config: Any, resume: bool) -> int:
         try:
             result = module.main(config, resume=resume)
         except Interrupted as stop:
-            print(f"stopped and saved; go on with: reverie {name} --resume {stop}", file=sys.stderr)
+            saved = "and saved" if stop.saved else "and not saved, for the disk refused it"
+            print(f"stopped {saved}; go on with: reverie {name} --resume {stop}", file=sys.stderr)
             return INTERRUPTED
         except Diverged as error:
             print(f"reverie: {error}", file=sys.stderr)

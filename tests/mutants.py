@@ -342,7 +342,7 @@ MUTANTS = [Mutant(*row) for row in (
     ("experiments/runs/run.py", "            self.log(row())\n        if judged is not None:\n            self.log(judged.row(), kind=\"eval\")", "            self.log(judged.row() if judged else row())", "experiments/test_known_runs.py::test_a_step_is_judged_then_written_then_saved_each_when_due"),
     ("experiments/runs/run.py", "        self.keep(state, stores)\n        return judged", "        return judged", "experiments/test_known_runs.py::test_a_step_is_judged_then_written_then_saved_each_when_due"),
     ("experiments/runs/run.py", "                self.owed = owed\n", "                self.owed = False\n", "experiments/test_known_runs.py::test_a_stop_inside_an_evaluation_leaves_all_that_follows_the_step_to_a_resume"),
-    ("experiments/runs/run.py", "            self.save(state(), stores)\n            raise stopping.Interrupted(self.path) from None", "            raise stopping.Interrupted(self.path) from None", "experiments/test_known_runs.py::test_a_stop_inside_an_evaluation_leaves_all_that_follows_the_step_to_a_resume"),
+    ("experiments/runs/run.py", "                saved = self.save(state(), stores)\n            raise", "            raise", "experiments/test_known_runs.py::test_a_stop_inside_an_evaluation_leaves_all_that_follows_the_step_to_a_resume"),
     ("experiments/runs/run.py", "self.owed = self.in_phase is not None", "pass", "experiments/test_known_runs.py::test_a_stop_inside_an_evaluation_leaves_all_that_follows_the_step_to_a_resume"),
     ("experiments/runs/run.py", "        at = (self.step, self.inner, self.owed)\n", "        at = (self.step, self.inner, True)\n", "experiments/test_known_runs.py::test_a_stop_inside_an_evaluation_leaves_all_that_follows_the_step_to_a_resume"),
     ("experiments/runs/run.py", "counter = self.in_phase or self", "counter = self", "experiments/test_known_runs.py::test_a_phase_counts_while_the_runs_step_stands_still"),
@@ -371,7 +371,7 @@ MUTANTS = [Mutant(*row) for row in (
     # -- disks, names, modules
     ("buffers/shards.py", "for written in (partial, path):", "for written in (partial,):", "faults/test_disks.py::test_whatever_the_disk_refuses_a_save_is_whole_or_not_there[False]"),
     ("buffers/shards.py", "raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error", "pass", "faults/test_disks.py::test_a_writer_that_is_refused_costs_one_line[shard-none]"),
-    ("buffers/aside.py", "            file.seek(0)\n            file.write(old)\n            raise full", "            pass", "faults/test_disks.py::test_a_writer_that_is_refused_costs_one_line[stamp.json-short]"),
+    ("buffers/aside.py", "            file.seek(0)\n            file.write(old)\n", "", "faults/test_disks.py::test_a_writer_that_is_refused_costs_one_line[stamp.json-short]"),
     ("buffers/dataset.py", "path = _named(path)\n        card", "path = Path(path)\n        card", "buffers/test_dataset.py::test_a_dataset_is_found_under_the_name_that_it_was_saved_by"),
     ("experiments/runs/checkpoint.py", "            if placed:\n                _discard(final)\n", "", "faults/test_disks.py::test_whatever_the_disk_refuses_a_save_is_whole_or_not_there[False]"),
     ("experiments/runs/checkpoint.py", "            if older.exists() and not final.exists():\n                older.rename(final)\n", "", "faults/test_disks.py::test_whatever_the_disk_refuses_a_save_is_whole_or_not_there[True]"),

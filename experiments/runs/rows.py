@@ -1,6 +1,5 @@
 """Files that only grow, of records that are whole: rows as JSON lines, events of TensorBoard."""
 
-import errno
 import hashlib
 import json
 import logging
@@ -9,6 +8,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
+
+from ...buffers.aside import write_all
 
 log = logging.getLogger("reverie")
 _BLOCK = 1 << 20
@@ -32,9 +33,7 @@ class Growing:
         """Write a record; OSError, and the file as before, where the disk refuses it."""
         file = self._file or self._open()
         try:
-            written = file.write(record)
-            if written != len(record):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            write_all(file, record)
         except OSError:
             try:
                 file.truncate(self.size)

@@ -174,19 +174,20 @@ class Run:
         try:
             yield
         except Stopped:
+            saved = True
             if state is not None:
                 self.owed = owed
-                self.save(state(), stores)
-            raise stopping.Interrupted(self.path) from None
+                saved = self.save(state(), stores)
+            raise stopping.Interrupted(self.path, saved) from None
 
     def keep(self, state: Callable[[], dict[str, Any]], stores: Stores | None = None) -> None:
         """Save when a checkpoint is due, or when asked to stop: Interrupted, after saving."""
         counter = self.in_phase or self
         self.owed = self.in_phase is not None
         if counter.due(self.options.checkpoint_every) or self.stopping:
-            self.save(state(), stores)
+            saved = self.save(state(), stores)
             if self.stopping and counter.step < counter.steps:
-                raise stopping.Interrupted(self.path)
+                raise stopping.Interrupted(self.path, saved)
 
     def save(self, state: dict[str, Any], stores: Stores | None = None) -> bool:
         """Write a checkpoint; return False, after one warning, when the disk refuses it."""

@@ -27,7 +27,14 @@ class Diverged(Exception):
 
 
 class Interrupted(Exception):
-    """The run was asked to stop and has saved; its text is the run directory, or what had ended."""
+    """The run was asked to stop and has saved; its text is the run directory, or what had ended.
+
+    `saved`: False where the disk refused that.
+    """
+
+    def __init__(self, text: object, saved: bool = True) -> None:
+        super().__init__(text)
+        self.saved = saved
 
 
 STATUS = {

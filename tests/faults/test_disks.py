@@ -25,7 +25,7 @@ from reverie.buffers import Layout, ReplayBuffer, Transitions, aside, load_datas
 from reverie.buffers.formats import save_hdf5
 from reverie.experiments import cli, load_run
 from reverie.experiments.looking import film
-from reverie.experiments.runs import checkpoint
+from reverie.experiments.runs import checkpoint, stopping
 from reverie.experiments.runs.directory import Counts, Directory
 from reverie.experiments.runs.run import Run
 from reverie.experiments.studies import plots
@@ -200,7 +200,7 @@ class Refused:
     """An open file that takes half of what it is given, or fails, or cannot even be cut back."""
 
     def __init__(self, file, how):
-        self._file, self._how = file, how
+        self._file, self._how, self._cut = file, how, False
 
     def __enter__(self):
         return self
@@ -212,8 +212,9 @@ class Refused:
         return getattr(self._file, name)
 
     def write(self, data):
-        if self._how != "none":
-            held = os.fstat(self._file.fileno()).st_size - self._file.tell()  # that much has room
+        held = os.fstat(self._file.fileno()).st_size - self._file.tell()  # that much has room
+        if self._how != "none" and (held or not self._cut):
+            self._cut = self._cut or not held
             part = self._file.write(data[: held or len(data) // 2])
             if isinstance(self._file, io.FileIO):
                 return part
@@ -221,7 +222,11 @@ class Refused:
 
     def truncate(self, *args):
         size = args[0] if args else self._file.tell()
-        if self._how == "stuck" and os.fstat(self._file.fileno()).st_size > size:
+        if (
+            self._how == "stuck"
+            and self._file.mode == "ab"
+            and os.fstat(self._file.fileno()).st_size > size
+        ):
             raise FULL
         return self._file.truncate(*args)
 
@@ -514,3 +519,16 @@ def test_a_collection_on_a_full_disk_is_refused_in_a_line(disk, capsys):
     told = capsys.readouterr().err
     assert re.search(r"^reverie: .*/a\.\w+: No space left on device: free some space", told, re.M)
     assert [p.name for p in disk.iterdir()] == ["filler"]
+
+
+def test_a_stop_that_the_disk_refuses_to_save_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module_of("sac"), "PRESETS", {"default": options("sac", tmp_path, 300)})
+    with monkeypatch.context() as patch:
+        when(patch, {130: lambda: [refuse(patch, WRITERS["tensors"], "none"), stop()]})
+        assert cli.main(["sac"]) == stopping.INTERRUPTED
+    assert "stopped and not saved, for the disk refused it; go on" in capsys.readouterr().err
+    assert saved(tmp_path / "run") == [60, 120]
+
+
+def stop():
+    stopping.stop_asked = True
