@@ -212,7 +212,8 @@ class Refused:
         return getattr(self._file, name)
 
     def write(self, data):
-        held = os.fstat(self._file.fileno()).st_size - self._file.tell()  # that much has room
+        size = os.fstat(self._file.fileno()).st_size
+        held = max(0, size - self._file.tell())  # that much has room
         if self._how != "none" and (held or not self._cut):
             self._cut = self._cut or not held
             part = self._file.write(data[: held or len(data) // 2])
