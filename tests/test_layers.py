@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from reverie.experiments.methods import METHODS
+
 ROOT = Path(__file__).parent.parent
 ROOMS = ("buffers", "envs", "agents", "experiments")
 MAY_IMPORT = {
@@ -33,7 +35,7 @@ FLOORS = {
         ("api", "seeding", "losses", "cloning", "networks", "actors", "controllers", "acting"),
         ("playing", "search", "training"),
         ("sac", "td3", "sb3", "dynamics", "candidates"),
-        ("offline", "ncap", "oer", "synther"),
+        tuple(p.parent.name for p in (ROOT / "agents").glob("*/__init__.py")),
         ("__init__",),
     ],
     "experiments": [
@@ -42,7 +44,7 @@ FLOORS = {
         ("loops",),
         ("studies",),
         ("looking", "bench"),
-        ("sac", "td3", "ppo", "bc", "td3bc", "iql", "rebrac", "oer", "ncap"),
+        tuple(m.module.removeprefix(".") for m in METHODS.values()),
         ("cli", "demo"),
     ],
 }

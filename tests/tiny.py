@@ -144,7 +144,14 @@ METHODS = {
 }
 
 
-LOOPS = ("sac", "synther", "td3bc", "oer", "ppo", "ncap")  # one method for each loop that saves and resumes
+LOOPS = (
+    "sac",
+    "synther",
+    "td3bc",
+    "oer",
+    "ppo",
+    "ncap",
+)  # one method for each loop that saves and resumes
 # Where a test is about the loop, the other methods of a loop are left to `make test-all`.
 BY_LOOP = [pytest.param(m, marks=[] if m in LOOPS else [pytest.mark.slow]) for m in METHODS]
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ...buffers import Layout
-from ...envs import BatchEnv
 from .config import DiffusionConfig
 
 EDGE = 0.999  # beyond it the arctanh of an action grows without bound
@@ -21,7 +20,7 @@ class Rules(NamedTuple):
     reward: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None  # obs, action, next_obs -> [B]
 
 
-def rules_of(env: BatchEnv) -> Rules:
+def rules_of(env: Any) -> Rules:
     """Return the rules of a task of ours, played natively in one context; none of other worlds."""
     task, p = getattr(env, "task", None), getattr(env, "p", None)
     if task is None or p is None or p.per_world or getattr(env, "xp", None) is not np:

@@ -68,15 +68,13 @@ class Session:
         self.trail: deque[Any] = deque(maxlen=16)  # physics states, for a dump
         self.initial = self.memory = agent.initial_state(env.num_envs)
 
-    def draw_from(self, source: Source, **stores: ReplayBuffer) -> None:
-        """Learn from this source from now on; buffers in it lie in shards, as the replay does.
-
-        `stores`: what those of them are to be called that are not the replay.
-        """
-        self.source, self.stores = source, {"replay": self.buffer, **stores}
-        for buffer in leaves(source):
-            if isinstance(buffer, ReplayBuffer) and buffer not in self.stores.values():
-                self.stores[f"replay-{len(self.stores) + 1}"] = buffer
+    def draw_from(self, source: Source, **named: ReplayBuffer) -> None:
+        """Learn from this source from now on; each buffer in it lies in shards, under its name."""
+        stores = {"replay": self.buffer, **named}
+        for x in leaves(source):
+            if isinstance(x, ReplayBuffer) and not any(x is known for known in stores.values()):
+                stores[f"replay-{len(stores) + 1}"] = x
+        self.source, self.stores = source, stores
 
     def begin(self, run: Run) -> torch.Tensor:
         """Return the first observations, or those at which the newest checkpoint left off."""
