@@ -1,6 +1,6 @@
 """Train SAC on real transitions and on those of a diffusion model of them: SynthER online."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
@@ -149,19 +149,24 @@ def refit(run: Run, c: Config, s: Session, g: Generators) -> None:
     with run.phase("synthetic rows", c.synthetic) as fill:
         if fill.step == 0:
             g.store.clear()
-            if c.rows == "matched":
-                g.noise.match(real, model.generate(SAMPLE))
         while fill.step < fill.steps:
-            n = min(CHUNK, fill.steps - fill.step)
-            g.store.add(generated(c, s, g, real, n))
-            fill.tick(n)
+            before = s.state_dict()
+            with run.interruptible(before.copy, s.stores):
+                rows = generated(c, s, g, real, fill.step, lambda: run.stopping)
+            g.store.add(rows)
+            fill.tick(len(rows.reward))
             run.keep(s.state_dict, s.stores)
 
 
-def generated(c: Config, s: Session, g: Generators, real: Tensor, n: int) -> Transitions:
-    """Return n synthetic transitions, of the model or of the control that the settings name."""
+def generated(
+    c: Config, s: Session, g: Generators, real: Tensor, at: int, stop: Callable[[], bool]
+) -> Transitions:
+    """Return the next synthetic transitions after `at`, of the model or of the control."""
+    n = min(CHUNK, c.synthetic - at)
     if c.rows == "diffusion":
-        return g.store.layout.unpack(g.diffusion.generate(n))
+        return g.store.layout.unpack(g.diffusion.generate(n, stop=stop))
+    if c.rows == "matched" and at == 0:
+        g.noise.match(real, g.diffusion.generate(SAMPLE, stop=stop))
     return s.buffer.layout.unpack(g.noise.generate(real, n))
 
 

@@ -37,14 +37,17 @@ def off_policy(module, out, name):
     )  # fmt: skip
 
 
+DIFFUSION = DiffusionConfig(
+    width=16, depth=1, noise_width=8, updates=70, batch_size=32, judge_every=20, levels=4
+)
+
+
 def synther_online(module, out, name, **changes):
     """Fits and fills between steps, saved inside both: every 60 of their steps too."""
     agent = SACConfig(hidden=(24, 24))
-    diffusion = DiffusionConfig(width=16, depth=1, noise_width=8, updates=70, batch_size=32,
-        judge_every=20, levels=4)  # fmt: skip
     return dataclasses.replace(
         off_policy(module, out, name), refit_every=300, synthetic=130, agent=agent,
-        diffusion=diffusion, **changes,
+        diffusion=DIFFUSION, **changes,
     )  # fmt: skip
 
 

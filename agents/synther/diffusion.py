@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -13,6 +13,7 @@ from ...buffers.dataset import rows_digest
 from ...buffers.transitions import NEXT_KNOWN
 from ..api import Metrics
 from ..networks import initialise
+from ..playing import never
 from ..seeding import generator
 from ..training import adam, flatten, lagging, pack, unpack
 from .codec import Codec, Rules, check_rows, constant
@@ -209,14 +210,15 @@ class Diffusion:
             "held_out_loss": float(self.best_loss) if self.best_loss < math.inf else None,
         }
 
-    def generate(self, n: int, batch: int = 2048) -> Tensor:
+    def generate(self, n: int, batch: int = 2048, stop: Callable[[], bool] = never) -> Tensor:
         """Return n generated packed rows [n, width of `codec.out`], `batch` at a time.
 
-        Raises ValueError before the first fit, FloatingPointError where one is not finite.
+        Raises ValueError before the first fit, FloatingPointError where one is not finite, and
+        Stopped, with draws of the generator gone, when `stop` says so.
         """
         if not self.fits:
             raise ValueError("this generator was fit to nothing: begin(rows), then fit_step(rows)")
-        parts = [self.codec.decode(x) for x in self._features(n, batch)]
+        parts = [self.codec.decode(x) for x in self._features(n, batch, stop)]
         rows = torch.cat(parts) if parts else torch.zeros(0, self.codec.out.width)
         if not bool(torch.isfinite(rows).all()):
             raise FloatingPointError(
@@ -225,11 +227,11 @@ class Diffusion:
             )
         return rows
 
-    def _features(self, n: int, batch: int) -> Iterator[Tensor]:
-        c = self.config
+    def _features(self, n: int, batch: int, stop: Callable[[], bool]) -> Iterator[Tensor]:
+        c, sample = self.config, SAMPLERS[self.config.sampler]
         for at in range(0, n, batch):
             shape = (min(batch, n - at), self.codec.dim)
-            yield SAMPLERS[c.sampler](self.average, shape, self.generator, c.levels, c.sigma_max)
+            yield sample(self.average, shape, self.generator, c.levels, c.sigma_max, stop)
 
     @torch.no_grad()
     def loss_by_level(self, rows: Tensor, seed: int = 0) -> dict[float, float]:

@@ -1,8 +1,14 @@
-"""Samplers: features from noise, by a network and a grid of noise levels."""
+"""Samplers: features from noise, by a network and a grid of noise levels.
+
+Both raise Stopped at the next level when `stop` says so.
+"""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from ..playing import Stopped, never
 from .edm import S_NOISE, Network, churn, denoise, grid
 
 
@@ -13,6 +19,7 @@ def heun(
     generator: torch.Generator,
     levels: int = 128,
     sigma_max: float = 80.0,
+    stop: Callable[[], bool] = never,
 ) -> Tensor:
     """Return samples [B, d] by the stochastic second-order sampler (Karras et al., algorithm 2).
 
@@ -25,6 +32,7 @@ def heun(
     for now, then, gamma in zip(
         *(s.to(device) for s in (sigmas[:-1], sigmas[1:], gammas)), strict=True
     ):
+        _look(stop)
         raised = now * (1 + gamma)
         noise = torch.randn(shape, generator=generator, device=device)
         noisy = x + (raised.square() - now.square()).sqrt() * S_NOISE * noise
@@ -43,6 +51,7 @@ def dpm(
     generator: torch.Generator,
     levels: int = 16,
     sigma_max: float = 10.0,
+    stop: Callable[[], bool] = never,
 ) -> Tensor:
     """Return samples [B, d] by DPM-Solver++ 2M (Lu et al. 2022), a network call for each level."""
     from diffusers.schedulers.scheduling_edm_dpmsolver_multistep import (
@@ -56,9 +65,15 @@ def dpm(
     noise = torch.randn(shape, generator=generator, device=generator.device)
     x: Tensor = noise * scheduler.init_noise_sigma
     for c_noise in scheduler.timesteps:
+        _look(stop)
         out = network(scheduler.scale_model_input(x, c_noise), c_noise.to(x.device))
         x = scheduler.step(out, c_noise, x).prev_sample
     return x
+
+
+def _look(stop: Callable[[], bool]) -> None:
+    if stop():
+        raise Stopped("a generation of rows was told to stop")
 
 
 SAMPLERS = {"heun": heun, "dpm": dpm}

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import METHODS, config, module_of
+from tiny import DIFFUSION, METHODS, config, module_of
 
 from reverie.agents import RandomPolicy, candidates, evaluate, playing
 from reverie.agents.dynamics import DynamicsEnsemble
@@ -25,6 +25,8 @@ from reverie.agents.ncap import SineCPG, transfer
 from reverie.agents.oer import keeping, selectors
 from reverie.agents.oer.distilled import Distilled
 from reverie.agents.sac import SAC
+from reverie.agents.synther import samplers
+from reverie.agents.synther.diffusion import Diffusion
 from reverie.envs import make
 from reverie.envs.check import check_env
 from reverie.envs.gym.sb3 import BatchVecEnv
@@ -56,6 +58,8 @@ PLACES = {
     "evaluation": (playing, "advance"),
     "update": (SAC, "update"),
     "fit": (DynamicsEnsemble, "fit_step"),
+    "diffusion fit": (Diffusion, "fit_step"),
+    "sampler": (samplers, "denoise"),  # a network call of the stochastic one
     "distillation": (Distilled, "clone_step"),
     "selection": (selectors.Pick, "go_on"),
     "rollout of mu": (keeping, "advance"),
@@ -105,8 +109,15 @@ def through(stops, method, out, **changes):
 SHORT = {"steps": 160}  # an evaluation at 150, and one at the end
 ENDS = {"fidelity": ("random", "mbes", "online"), "task_steps": 80, "distilled_steps": 40, **SHORT}
 EVAL = [("evaluation", 3), ("evaluation", 53), ("evaluation", 30)]  # the first, twice the last
+REFITS = {"refit_every": 60, "diffusion": dataclasses.replace(DIFFUSION, sampler="heun"), **SHORT}
 CHAINS = [  # of every loop
     ("sac", [("update", 1), ("update", 5), *EVAL], {"utd": 2.0, **SHORT}),
+    (
+        "synther",
+        [("diffusion fit", 1), ("diffusion fit", 33), ("sampler", 2), ("sampler", 4),
+         ("diffusion fit", 64), ("sampler", 7), ("update", 2), *EVAL],
+        REFITS,
+    ),
     ("td3bc", EVAL, SHORT),
     (
         "oer",

@@ -1,0 +1,180 @@
+"""`reverie synther`: what is fit, what is stored, what is drawn, against numbers by hand."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from tiny import config
+
+from reverie.agents import SAC
+from reverie.agents.synther.noise import Noise
+from reverie.agents.synther.source import Rehearsed
+from reverie.buffers import Layout, ReplayBuffer, Transitions
+from reverie.experiments import synther
+
+MARK = 1000.0  # observations of the k-th fit's rows are 1000 + k
+
+
+class Marked:
+    """A generator in Diffusion's place, whose fit is over after `last` updates."""
+
+    last = 99
+
+    def __init__(self, layout, settings, *, rules, device, seed):
+        self.layout, self.rules = layout, rules
+        self.fits, self.steps, self.begun = 0, 0, []
+        self.codec = type("Codec", (), {"out": Layout(layout.obs_dim, layout.act_dim)})
+
+    def begin(self, rows):
+        self.begun.append(rows.clone())
+        self.fits, self.steps = self.fits + 1, 0
+
+    @property
+    def done(self):
+        return self.steps >= self.last
+
+    def fit_step(self, rows):
+        assert torch.equal(rows, self.begun[-1])
+        self.steps += 1
+        return {"loss": torch.tensor(float(self.steps))}
+
+    def generate(self, n, stop=None):
+        return torch.full((n, self.codec.out.width), MARK + self.fits)
+
+    def state_dict(self):
+        return {"fits": self.fits}
+
+
+@pytest.fixture
+def seen(tmp_path, monkeypatch):
+    """Run with a marked generator; give its parts, every batch that was learned from, the rows."""
+    batches, parts = [], []
+    update, learning = SAC.update, synther.learning
+
+    def learned(self, batch, **more):
+        batches.append(batch.obs[:, 0].clone())
+        return update(self, batch, **more)
+
+    def made(c):
+        parts[:] = learning(c)
+        return parts
+
+    monkeypatch.setattr(synther, "Diffusion", Marked)
+    monkeypatch.setattr(synther, "learning", made)
+    monkeypatch.setattr(SAC, "update", learned)
+
+    def go(**changes):
+        settings = dict(
+            steps=201, learning_starts=30, refit_every=60, synthetic=25, buffer_size=300, utd=1 / 3
+        )
+        result = synther.main(config("synther", tmp_path, "run", **{**settings, **changes}))
+        rows = [json.loads(x) for x in (result.path / "metrics.jsonl").read_text().splitlines()]
+        return *parts, batches, rows
+
+    return go
+
+
+def test_half_of_a_batch_is_synthetic_after_the_first_fit_and_none_before(seen):
+    """Three worlds, an update a vector step from transition 33 on: 10 up to the fit at 60."""
+    s, g, batches, _ = seen()
+    made = [(obs >= MARK).sum().item() for obs in batches]
+    assert made == [0] * 10 + [8] * 47  # up to 201
+    kinds = [sorted(set(obs[obs >= MARK].tolist())) for obs in batches]
+    # after a fit nothing of the one before: at 60, 120 and 180 transitions
+    assert kinds == [[]] * 10 + [[1001.0]] * 20 + [[1002.0]] * 20 + [[1003.0]] * 7
+    assert len(g.store) == 25 and set(g.store.rows()[:, 0].tolist()) == {1003.0}
+    assert [len(rows) for rows in g.diffusion.begun] == [60, 120, 180]
+    assert torch.equal(g.diffusion.begun[2], s.buffer.rows()[:180])
+    assert g.diffusion.rules.terminated is not None  # Reacher's: it never ends
+
+
+def test_a_fit_leaves_the_worlds_as_they_are(seen):
+    """What conglu1997/SynthER's pull request 10 repaired: the next step began at a made row."""
+    s, _, _, _ = seen()
+    kept = s.buffer.layout.unpack(s.buffer.export_rows(0, 67)["rows"])
+    ended = kept.ended[:-1]
+    assert float(kept.obs.abs().max()) < MARK and not ended.all()
+    assert torch.equal(kept.obs[1:][~ended], kept.next_obs[:-1][~ended])
+
+
+@pytest.mark.parametrize(("last", "logged"), [(50, []), (65, [60]), (99, [60, 70])])
+def test_rows_of_a_fit_have_their_kind_and_its_steps(seen, monkeypatch, last, logged):
+    """70 updates are planned, a row is due at every 60 and at the end, and a fit may end early."""
+    monkeypatch.setattr(Marked, "last", last)
+    updates = dataclasses.replace(synther.Config().diffusion, updates=70)
+    _, g, _, rows = seen(diffusion=updates)
+    found = [(r["run_step"], r["step"], r["loss"]) for r in rows if r["kind"] == "diffusion fit"]
+    assert found == [(at, n, float(n)) for at in (60, 120, 180) for n in logged]
+    assert g.diffusion.steps == min(last, 70)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_the_control_repeats_real_rows_with_noise(seen, noise):
+    s, g, _, _ = seen(rows="noise", noise=noise)
+    real, made = s.buffer.rows()[:180], g.store.rows()  # made at 180
+    same = (made[:, None] == real[None]).all(-1)
+    assert same.any(1).all() if noise == 0 else not same.any()
+    assert g.diffusion.begun == []
+
+
+def test_without_synthetic_rows_it_is_sac(seen):
+    _, g, batches, _ = seen(rows="none")
+    assert len(g.store) == 0 and g.diffusion.begun == []
+    assert all((obs < MARK).all() for obs in batches)
+
+
+def test_the_last_step_is_not_followed_by_a_fit(seen):
+    _, g, _, _ = seen(steps=180)
+    assert len(g.diffusion.begun) == 2
+
+
+def test_shares_are_of_what_there_is():
+    layout = Layout(1, 1)
+    real, made = ReplayBuffer(layout, 4), ReplayBuffer(layout, 4)
+    zero = torch.zeros(4)
+    real.add(Transitions(zero[:, None], zero[:, None], zero, zero[:, None], zero, zero))
+    source = Rehearsed(real, made, 0.25)
+    assert source.counts(8) == [8, 0] and len(source.sample(8).reward) == 8
+    made.add(Transitions(zero[:, None] + 1, zero[:, None], zero, zero[:, None], zero, zero))
+    assert source.counts(8) == [6, 2] and source.sample(8).obs.sum() == 2
+    made.clear()
+    assert source.counts(8) == [8, 0]
+
+
+# -- noise
+
+
+def noise_of(sd=0.5):
+    """Rows of 1 + 1 dimensions: obs 0 or 4, action 0.9, reward 2 or -2, next_obs 10, ended."""
+    layout = Layout(1, 1)
+    rows = torch.tensor([[0.0, 0.9, 2.0, 10.0, 1.0, 0.0], [4.0, 0.9, -2.0, 10.0, 0.0, 1.0]])
+    return Noise(layout, sd, seed=0), rows.repeat(500, 1)
+
+
+def test_noise_is_in_standard_deviations_of_each_column():
+    noise, rows = noise_of(0.1)
+    made = noise.generate(rows, 20_000)
+    of = made[:, 4] == 1
+    assert 0.48 < of.float().mean() < 0.52 and torch.equal(made[:, 5], 1 - made[:, 4])
+    # obs and reward have a standard deviation of 2, action and next_obs none
+    for column, mean in ((0, 0.0), (2, 2.0)):
+        assert made[of, column].mean() == pytest.approx(mean, abs=0.02)
+        assert made[of, column].std() == pytest.approx(0.2, rel=0.05)
+    assert (made[:, 1] == 0.9).all() and (made[:, 3] == 10).all()
+    loud, varied = noise_of(5.0)
+    varied[::2, 1] = -0.9
+    assert loud.generate(varied, 1000)[:, 1].abs().max() == 1  # stays in the box
+
+
+def test_matched_noise_lies_as_far_from_real_rows_as_the_generated_ones_do():
+    noise, rows = noise_of()
+    rows = torch.randn(2000, 6, generator=torch.Generator().manual_seed(0))
+    made = noise_of(0.3)[0].generate(rows, 1000)
+    noise.match(rows, made)
+    assert noise.sd == pytest.approx(0.3, abs=0.03)
+    before = noise.generate(rows, 10)
+    again = noise_of()[0]
+    noise.match(rows, made)
+    again.load_state_dict(noise.state_dict())
+    assert torch.equal(again.generate(rows, 10), noise.generate(rows, 10)) and len(before) == 10
