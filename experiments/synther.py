@@ -104,7 +104,7 @@ def train(run: Run, c: Config, s: Session, g: "Generators") -> Evaluation:
     judge, row = offpolicy.looks(run, s)
     judged: Evaluation | None = None
     for _ in offpolicy.steps(run, s, c):
-        if c.rows != "none" and run.step < c.steps and run.due(c.refit_every):
+        if c.rows != "none" and run.crossed(c.refit_every):  # also at the end: it can go on
             refit(run, c, s, g)
         judged = run.after_step(judge, row, s.state_dict, s.stores)
     return run.final(judged, judge)

@@ -261,9 +261,8 @@ MUTANTS = [Mutant(*row) for row in (
     ("experiments/bench/diffusion.py", "levels=128, sigma_max=80.0", "levels=64, sigma_max=80.0", "experiments/test_bench.py::test_diffusion_bench_reports_and_counts_calls"),
 
     # -- experiments: loops
-    ("experiments/synther.py", "run.due(c.refit_every)", "run.step % c.refit_every == 0 and run.step % 9 == 0", "experiments/test_known_synther.py::test_half_of_a_batch_is_synthetic_after_the_first_fit_and_none_before"),
+    ("experiments/synther.py", "run.crossed(c.refit_every)", "run.due(c.refit_every)", "experiments/test_known_synther.py::test_a_fit_follows_the_step_that_crosses_a_multiple_and_no_other"),
     ("experiments/synther.py", "g.store.clear()", "pass", "experiments/test_known_synther.py::test_half_of_a_batch_is_synthetic_after_the_first_fit_and_none_before"),
-    ("experiments/synther.py", "run.step < c.steps and ", "", "experiments/test_known_synther.py::test_the_last_step_is_not_followed_by_a_fit"),
     ("experiments/synther.py", "fit.due(run.options.log_every)", "fit.due(1)", "experiments/test_known_synther.py::test_rows_of_a_fit_have_their_kind_and_its_steps"),
     ("experiments/synther.py", " and not model.done", "", "experiments/test_known_synther.py::test_rows_of_a_fit_have_their_kind_and_its_steps"),
     ("experiments/synther.py", "rules=rules_of(s.env)", "rules=None", "experiments/test_known_synther.py::test_half_of_a_batch_is_synthetic_after_the_first_fit_and_none_before"),
@@ -347,7 +346,7 @@ MUTANTS = [Mutant(*row) for row in (
     # -- experiments: runs
     ("experiments/runs/run.py", "self.step // every > self.previous // every", "self.step % every == 0", "experiments/test_known_loops.py::test_when_something_is_due"),
     ("experiments/runs/writers.py", "self._last, self._last_step = clock, step", "self._last = clock", "experiments/test_known_loops.py::test_a_rate_is_of_the_steps_since_the_last_row"),
-    ("experiments/runs/run.py", "if self.step >= self.steps:", "if self.step > self.steps:", "experiments/test_known_loops.py::test_when_something_is_due"),
+    ("experiments/runs/run.py", "self.step >= self.steps or self.crossed(every)", "self.step > self.steps or self.crossed(every)", "experiments/test_known_loops.py::test_when_something_is_due"),
     ("experiments/runs/run.py", "self.previous, self.step = self.step, self.step + transitions", "self.step += transitions", "experiments/test_known_loops.py::test_when_something_is_due"),
     ("experiments/runs/run.py", "kept.step, kept.previous, kept.inner", "kept.step, kept.step, kept.inner", "experiments/test_known_runs.py::test_a_stop_inside_an_evaluation_leaves_all_that_follows_the_step_to_a_resume"),
     ("experiments/runs/run.py", "self.owed, self.inside = kept.owed, dict(kept.phases)", "self.inside = dict(kept.phases)", "experiments/test_known_runs.py::test_a_stop_inside_an_evaluation_leaves_all_that_follows_the_step_to_a_resume"),

@@ -153,7 +153,7 @@ class OER:
         return torch.zeros(())
 
     @torch.no_grad()
-    def act(self, obs: Tensor, state: State = (), *, explore: bool) -> tuple[Tensor, State]:
+    def act(self, obs: Tensor, state: State = (), *, explore: bool = False) -> tuple[Tensor, State]:
         """Return mu's actions for raw observations [B, O] of the current task."""
         assert self.td3 is not None
         t = self.task
@@ -162,7 +162,7 @@ class OER:
 
     def mu(self, obs: Tensor) -> Tensor:
         """Return what mu does for raw observations [B, O], without noise."""
-        return self.act(obs, explore=False)[0]
+        return self.act(obs)[0]
 
     @torch.no_grad()
     def td_error(self, batch: Transitions) -> Tensor:

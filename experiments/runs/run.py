@@ -93,11 +93,13 @@ class Run:
         """Whether somebody asked the run to stop."""
         return stopping.stop_asked
 
+    def crossed(self, every: int) -> bool:
+        """Return whether the last step crossed a multiple of `every`; 0 has none."""
+        return bool(every) and self.step // every > self.previous // every
+
     def due(self, every: int) -> bool:
         """Return whether the last step crossed a multiple of `every`, or ended the run."""
-        if self.step >= self.steps:
-            return True
-        return bool(every) and self.step // every > self.previous // every
+        return self.step >= self.steps or self.crossed(every)
 
     def tick(self, transitions: int) -> None:
         """Count environment transitions, or gradient steps: the script's STEP."""

@@ -13,8 +13,6 @@ from reverie.agents import SAC, TD3, Agent, Policy, RandomPolicy, SACConfig, TD3
 from reverie.agents.ncap import Circuit, CircuitConfig
 from reverie.agents.ncap.actors import CircuitActor
 from reverie.agents.norms import EnsembleNorm
-from reverie.agents.oer.learner import OER, OERConfig
-from reverie.agents.oer.memory import Kept
 from reverie.buffers import Transitions
 from reverie.experiments.runs.codec import decode, encode
 
@@ -33,17 +31,6 @@ def with_circuit(obs=OBS, act=ACT, **keywords):
     config = TD3Config(hidden=(32, 32), lr=3e-3)
     actor = CircuitActor(circuit, torch.Generator().manual_seed(0))
     return TD3(obs, act, config, actor=actor, **keywords)
-
-
-def continual(obs=OBS, act=ACT, **keywords):
-    """OER in the second of two tasks, with rows kept of the first."""
-    config = OERConfig(td3=TD3Config(hidden=(32, 32), lr=3e-3))
-    agent = OER(obs, act, 2, config, **keywords)
-    for task in range(2):
-        agent.begin(task, torch.zeros(obs), torch.ones(obs))
-        if task == 0:
-            agent.remember(Kept(torch.zeros(4, obs), torch.zeros(4, act), 0))
-    return agent
 
 
 AGENTS = [  # one line covers an agent
@@ -66,7 +53,6 @@ AGENTS = [  # one line covers an agent
     ("td3", factory(TD3, TD3Config)),
     ("td3-layernorm", factory(TD3, TD3Config, critic_norm="layer")),
     ("td3-circuit", with_circuit),
-    ("oer", continual),
 ]
 every_agent = pytest.mark.parametrize("make", [m for _, m in AGENTS], ids=[n for n, _ in AGENTS])
 MAKE = dict(AGENTS)

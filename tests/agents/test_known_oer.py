@@ -7,7 +7,7 @@ import pytest
 import torch
 from known import Known
 
-from reverie.agents import TD3Config
+from reverie.agents import Agent, TD3Config
 from reverie.agents.dynamics import DynamicsConfig, DynamicsEnsemble
 from reverie.agents.oer import keeping
 from reverie.agents.oer.distilled import Actor, Distilled
@@ -562,7 +562,21 @@ def test_models_disagree_by_the_variance_of_their_z_scored_outputs():
     assert torch.isclose(moves, torch.tensor(7.0), atol=0.1).sum() > 15
 
 
-# -- what is kept
+# -- as an agent, and what is kept
+
+
+def test_it_is_an_agent_that_acts_as_mu_with_td3s_noise():
+    learner = learner_in(1, label="policy", remembered=(0.5,))
+    assert isinstance(learner, Agent) and learner.columns == ()
+    assert OER(2, 1, 2, OERConfig(td3=TD3Config(critic_bc=0.1))).columns == ("next_action",)
+    assert learner.initial_state(2) == ()
+    for explore in (False, True):
+        draws = learner.td3.acting.get_state()
+        got, memory = learner.act(OBS, (), explore=explore)
+        learner.td3.acting.set_state(draws)
+        want, _ = learner.td3.act(Z[1], (), explore=explore)
+        assert torch.equal(got, want) and memory == ()
+    assert torch.equal(learner.mu(OBS), learner.act(OBS)[0])
 
 
 def test_a_memory_is_a_source_of_labelled_rows_and_nothing_else():

@@ -43,6 +43,9 @@ learning_starts = 100
 """
 
 
+ALONE = SUITE[: SUITE.index('[[arms]]\nname = "td3')] + SUITE[SUITE.index("[[tasks]]") :]
+
+
 def write(tmp_path, text=SUITE):
     path = tmp_path / "suite.toml"
     path.write_text(text)
@@ -97,7 +100,7 @@ def alive(folder):
 
 
 def test_a_killed_suite_goes_on(tmp_path):
-    suite = write(tmp_path, SUITE.replace("steps = 200", "steps = 600"))
+    suite = write(tmp_path, ALONE.replace("steps = 200", "steps = 600"))
     args = [
         str(suite),
         "--jobs",
@@ -121,7 +124,7 @@ def test_a_killed_suite_goes_on(tmp_path):
     assert {j.status() for j in jobs} <= {"interrupted", "missing", "finished"}
     assert cli.main(["compare", *args]) == 0
     assert {j.status() for j in jobs} == {"finished"}
-    whole = write(tmp_path, SUITE.replace("steps = 200", "steps = 600").replace("tiny", "whole"))
+    whole = write(tmp_path, ALONE.replace("steps = 200", "steps = 600").replace("tiny", "whole"))
     assert cli.main(["compare", str(whole), *args[1:]]) == 0
     for seed in (0, 1):
         pair = [tmp_path / "runs" / n / "sac" / f"Reacher-v5-s{seed}" for n in ("tiny", "whole")]

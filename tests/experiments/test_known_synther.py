@@ -124,9 +124,10 @@ def test_without_synthetic_rows_it_is_sac(seen):
     assert all((obs < MARK).all() for obs in batches)
 
 
-def test_the_last_step_is_not_followed_by_a_fit(seen):
-    _, g, _, _ = seen(steps=180)
-    assert len(g.diffusion.begun) == 2
+@pytest.mark.parametrize(("steps", "fits"), [(177, 2), (180, 3), (183, 3)])
+def test_a_fit_follows_the_step_that_crosses_a_multiple_and_no_other(seen, steps, fits):
+    _, g, _, _ = seen(steps=steps)
+    assert len(g.diffusion.begun) == fits
 
 
 def test_shares_are_of_what_there_is():

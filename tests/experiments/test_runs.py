@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import LOOPS, METHODS, config, judging_worlds, module_of
+from tiny import BY_LOOP, LOOPS, METHODS, config, judging_worlds, module_of
 
 from reverie.agents import collect, evaluate
 from reverie.agents.playing import EVAL_SEED
@@ -82,7 +82,7 @@ def test_the_policy_of_a_run_is_the_one_that_was_judged(name, tmp_path):
     assert np.array_equal(again.returns, expected)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", BY_LOOP)
 def test_the_same_seed_gives_the_same_run_and_another_does_not(name, tmp_path):
     module = module_of(name)
     a = module.main(config(name, tmp_path, "a")).path
@@ -94,7 +94,9 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "stop"), [(m, s) for m in METHODS for s in ((30, 300, 519) if m in LOOPS else (519,))]
+    ("name", "stop"),
+    [(m, s) for m in LOOPS for s in (30, 300, 519)]
+    + [pytest.param(m, 519, marks=pytest.mark.slow) for m in METHODS if m not in LOOPS],
 )
 def test_a_resumed_run_continues_bit_for_bit(name, stop, tmp_path):
     module = module_of(name)
@@ -307,7 +309,9 @@ def test_a_wrong_command_is_told(argv, text, capsys, tmp_path, monkeypatch):
     assert text in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path):
     whole = [*QUICK, "--out", str(tmp_path), "--steps", "2000"]
     command = [sys.executable, "-m", "reverie", "sac", *whole, "--name", "cut"]

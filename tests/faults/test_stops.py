@@ -49,11 +49,6 @@ def contents(path):
     )
 
 
-@pytest.fixture(autouse=True)
-def nobody_asks(monkeypatch):
-    monkeypatch.setattr(stopping, "stop_asked", False)
-
-
 PLACES = {
     "evaluation": (playing, "advance"),
     "update": (SAC, "update"),

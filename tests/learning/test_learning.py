@@ -16,7 +16,7 @@ def train(config, out, seed):
     return sac.main(dataclasses.replace(config, seed=seed, run=run))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2))])
 def test_sac_learns_the_double_pendulum_in_5000_steps(seed, tmp_path):
     result = train(sac.PRESETS["quick"], tmp_path, seed)
     start = load_run(result.path).frame()["return"][0]
