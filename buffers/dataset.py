@@ -97,6 +97,21 @@ class Dataset:
             rows[-1, self.layout.slices["truncated"]] = 1.0
         return Dataset(self.layout, rows, self.card, seed=self.generator.initial_seed())
 
+    def share(self, fraction: float, *, seed: int = 0) -> "Dataset":
+        """Return that share of the rows, drawn at random; an episode is cut where one is missing.
+
+        They stay in their order. At least one row is drawn.
+        """
+        draws = torch.Generator().manual_seed(seed)
+        n = max(1, round(fraction * len(self)))
+        kept = torch.randperm(len(self), generator=draws)[:n].sort().values
+        rows = self.rows[kept.to(self.device)]
+        followed = torch.zeros(n, dtype=torch.bool)
+        followed[:-1] = kept[1:] == kept[:-1] + 1
+        flags = self.layout.unpack(rows)
+        flags.truncated[~followed.to(self.device) & (flags.terminated == 0)] = 1.0
+        return Dataset(self.layout, rows, self.card, seed=self.generator.initial_seed())
+
     def with_next_action(self) -> "Dataset":
         """Return the data with the column `next_action`: what was done next, 0 after an end."""
         data = self.all

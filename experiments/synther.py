@@ -1,14 +1,20 @@
-"""Train SAC on real transitions and on those of a diffusion model of them: SynthER online."""
+"""Learn from the rows of a diffusion model of transitions: SynthER, online and offline.
+
+Online SAC learns from the replay and rows of a model of it, refitted as it grows. Offline
+(`--data dataset:PATH --learner td3bc | iql`) a learner has the model's rows in place of the data.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 from tyro.conf import OmitArgPrefixes
 
-from ..agents import SAC, Policy, SACConfig
+from ..agents import SAC, TD3, Policy, SACConfig, TD3Config
 from ..agents.actors import gaussian_policy, go_on
+from ..agents.offline.iql import IQL, IQLConfig
 from ..agents.playing import Evaluation
 from ..agents.seeding import stream_seed
 from ..agents.synther.codec import rules_of
@@ -16,15 +22,18 @@ from ..agents.synther.config import FAITHFUL, DiffusionConfig
 from ..agents.synther.diffusion import Diffusion
 from ..agents.synther.noise import SAMPLE, Noise
 from ..agents.synther.source import Rehearsed
-from ..buffers import ReplayBuffer, Transitions
-from .loops import offpolicy
+from ..buffers import Layout, ReplayBuffer, Transitions
+from ..envs import BatchEnv
+from .loops import offline, offpolicy
 from .loops.options import UpdateOptions
 from .loops.session import Session, build
-from .runs.config import RunOptions, check
+from .runs.config import RunOptions, check, from_dict
+from .runs.directory import Stores
 from .runs.resources import require_memory
 from .runs.result import Result
 from .runs.run import Run
 
+State = Callable[[], dict[str, Any]]  # what returns all that a checkpoint holds
 CHUNK = 10_000  # rows generated between two looks at whether the run is to stop
 
 
@@ -45,8 +54,18 @@ class Config(UpdateOptions):
     deviations (0: repeated), or with as much as lies as far from real ones as the model's; none"""
     noise: float = 0.1
     """noise of the control, in standard deviations of each column"""
+    learner: Literal["sac", "td3bc", "iql"] = "sac"
+    """sac learns online; td3bc and iql from `data`, in its own environment"""
+    fraction: float = 1.0
+    """share of the data's rows, drawn at random, that is known at all (offline)"""
+    standardise: bool = True
+    """observations as z-scores of the data (offline)"""
     agent: SACConfig = field(default_factory=lambda: SACConfig(policy_delay=20, actor_value="mean"))
-    """the learner"""
+    """SAC"""
+    td3bc: TD3Config = field(default_factory=lambda: TD3Config(bc_alpha=2.5))
+    """TD3+BC"""
+    iql: IQLConfig = field(default_factory=IQLConfig)
+    """IQL"""
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     """the generator"""
     run: OmitArgPrefixes[RunOptions] = field(default_factory=RunOptions)
@@ -84,7 +103,7 @@ PRESETS = {
         run=RunOptions(eval_every=1_000, log_every=500),
     ),
 }
-STEP = "environment steps"
+STEP = "steps (of the environment; offline: gradient steps)"
 
 
 def main(config: Config | None = None, *, resume: bool = False) -> Result:
@@ -92,22 +111,13 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
     c = check(config or Config())
     if not 0 <= c.share <= 1:
         raise ValueError(f"share is of a batch, from 0 to 1: got {c.share}")
+    if c.learner != "sac":
+        return learn_offline(c, resume)
     s, g = learning(c)
     label = f"synther-{c.env.split('/')[-1]}-s{c.seed}"
     with Run("synther", c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
         judged = train(run, c, s, g)
     return Result(run.path, run.step, judged)
-
-
-def train(run: Run, c: Config, s: Session, g: "Generators") -> Evaluation:
-    """Train until `steps` transitions; return the last evaluation. Errors as `offpolicy.steps`."""
-    judge, row = offpolicy.looks(run, s)
-    judged: Evaluation | None = None
-    for _ in offpolicy.steps(run, s, c):
-        if c.rows != "none" and run.crossed(c.refit_every):  # also at the end: it can go on
-            refit(run, c, s, g)
-        judged = run.after_step(judge, row, s.state_dict, s.stores)
-    return run.final(judged, judge)
 
 
 class Generators(NamedTuple):
@@ -117,24 +127,65 @@ class Generators(NamedTuple):
     noise: Noise
     store: ReplayBuffer
 
+    @property
+    def parts(self) -> dict[str, Any]:
+        """Those with a state beside the rows."""
+        return {"diffusion": self.diffusion, "noise": self.noise}
+
+
+def generators(c: Config, layout: Layout, env: BatchEnv) -> Generators:
+    """Return the generators of rows like those of `layout`, and their store."""
+    device, seed = c.run.device, stream_seed(c.seed, "synthetic")
+    diffusion = Diffusion(layout, c.diffusion, rules=rules_of(env), device=device, seed=seed)
+    rows = diffusion.codec.out  # without the extra columns of real ones
+    require_memory(c.synthetic, ReplayBuffer.row_bytes(rows), "synthetic", device)
+    store = ReplayBuffer(rows, c.synthetic, device=device, seed=seed)
+    return Generators(diffusion, Noise(layout, c.noise, seed=seed), store)
+
 
 def learning(c: Config) -> tuple[Session, Generators]:
     """Return what a run of SAC changes, with synthetic rows beside the real ones."""
     s = build(SAC, c)
-    layout, device, seed = s.buffer.layout, c.run.device, stream_seed(c.seed, "synthetic")
-    diffusion = Diffusion(layout, c.diffusion, rules=rules_of(s.env), device=device, seed=seed)
-    rows = diffusion.codec.out  # without the extra columns of real ones
-    require_memory(c.synthetic, ReplayBuffer.row_bytes(rows), "synthetic", device)
-    store = ReplayBuffer(rows, c.synthetic, device=device, seed=seed)
-    g = Generators(diffusion, Noise(layout, c.noise, seed=seed), store)
-    s.draw_from(Rehearsed(s.source, store, c.share), synthetic=store)
-    s.more |= {"diffusion": diffusion, "noise": g.noise}
+    g = generators(c, s.buffer.layout, s.env)
+    s.draw_from(Rehearsed(s.source, g.store, c.share), synthetic=g.store)
+    s.more |= g.parts
     return s, g
 
 
-def refit(run: Run, c: Config, s: Session, g: Generators) -> None:
-    """Fit the generator to the replay, and fill the store with its rows in place of the old."""
-    real, model = s.buffer.rows(), g.diffusion
+def train(run: Run, c: Config, s: Session, g: Generators) -> Evaluation:
+    """Train until `steps` transitions; return the last evaluation. Errors as `offpolicy.steps`."""
+    judge, row = offpolicy.looks(run, s)
+    judged: Evaluation | None = None
+    for _ in offpolicy.steps(run, s, c):
+        if c.rows != "none" and run.crossed(c.refit_every):  # also at the end: it can go on
+            refit(run, c, g, s.buffer.rows(), s.state_dict, s.stores)
+        judged = run.after_step(judge, row, s.state_dict, s.stores)
+    return run.final(judged, judge)
+
+
+def learn_offline(c: Config, resume: bool) -> Result:
+    """Fit the generator to data, and let an offline learner have its rows in their place."""
+    if c.rows == "none":
+        raise ValueError(f"rows='none' leaves {c.learner} nothing: that is reverie {c.learner}")
+    build, settings = {"td3bc": (TD3, c.td3bc), "iql": (IQL, c.iql)}[c.learner]
+    s = offline.session("synther", build, replace(c, env=""), settings)
+    if c.env not in (Config.env, s.config.env):
+        raise ValueError(f"offline the environment is the data's, {s.config.env}: not {c.env}")
+    real = torch.cat([d.rows for d in s.datasets])
+    g = generators(c, s.datasets[0].layout, s.judge)
+    stores = {"synthetic": g.store}
+    with offline.opened("synther", s, resume) as run:
+
+        def first(state: State) -> None:
+            refit(run, c, g, real, state, stores)
+
+        judged = offline.train(run, s, g.store, stores=stores, more=g.parts, first=first)
+    return Result(run.path, run.step, judged)
+
+
+def refit(run: Run, c: Config, g: Generators, real: Tensor, state: State, stores: Stores) -> None:
+    """Fit the generator to real rows, and fill the store with its rows in place of the old."""
+    model = g.diffusion
     if c.rows in ("diffusion", "matched"):
         with run.phase("diffusion fit", c.diffusion.updates) as fit:
             if fit.step == 0:
@@ -143,23 +194,23 @@ def refit(run: Run, c: Config, s: Session, g: Generators) -> None:
                 metrics = model.fit_step(real)
                 fit.tick(1)
                 if fit.due(run.options.log_every) or "held_out_loss" in metrics:
-                    run.require_finite(metrics, s.dumped)
+                    run.require_finite(metrics, state)
                     fit.log(metrics)
-                run.keep(s.state_dict, s.stores)
+                run.keep(state, stores)
     with run.phase("synthetic rows", c.synthetic) as fill:
         if fill.step == 0:
             g.store.clear()
         while fill.step < fill.steps:
-            before = s.state_dict()
-            with run.interruptible(before.copy, s.stores):
-                rows = generated(c, s, g, real, fill.step, lambda: run.stopping)
+            before = state()
+            with run.interruptible(before.copy, stores):
+                rows = generated(c, g, real, fill.step, lambda: run.stopping)
             g.store.add(rows)
             fill.tick(len(rows.reward))
-            run.keep(s.state_dict, s.stores)
+            run.keep(state, stores)
 
 
 def generated(
-    c: Config, s: Session, g: Generators, real: Tensor, at: int, stop: Callable[[], bool]
+    c: Config, g: Generators, real: Tensor, at: int, stop: Callable[[], bool]
 ) -> Transitions:
     """Return the next synthetic transitions after `at`, of the model or of the control."""
     n = min(CHUNK, c.synthetic - at)
@@ -167,10 +218,13 @@ def generated(
         return g.store.layout.unpack(g.diffusion.generate(n, stop=stop))
     if c.rows == "matched" and at == 0:
         g.noise.match(real, g.diffusion.generate(SAMPLE, stop=stop))
-    return s.buffer.layout.unpack(g.noise.generate(real, n))
+    return g.noise.layout.unpack(g.noise.generate(real, n))
 
 
 def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Policy, int]:
     """Return the policy of a run's checkpoint, and the width of its observations."""
+    if config["learner"] != "sac":
+        kind = {"td3bc": TD3Config, "iql": IQLConfig}[config["learner"]]
+        return offline.load(from_dict(kind, config[config["learner"]]), state)
     policy, obs_dim = gaussian_policy(state["actor"])
     return go_on(policy, state.get("acting")), obs_dim

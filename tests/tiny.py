@@ -11,6 +11,7 @@ from reverie.agents import SACConfig, TD3Config
 from reverie.agents.dynamics import DynamicsConfig
 from reverie.agents.ncap import CircuitConfig
 from reverie.agents.oer.learner import OERConfig
+from reverie.agents.offline.iql import IQLConfig
 from reverie.agents.sb3 import PPOConfig
 from reverie.agents.search import SearchConfig
 from reverie.agents.synther.config import DiffusionConfig
@@ -105,6 +106,15 @@ def offline(module, out, name, preset="default"):
     )  # fmt: skip
 
 
+def synther_offline(module, out, name):
+    """A fit of 70 updates and a fill of 130 rows before the first step, to a half of the data."""
+    return module.Config(
+        data=(f"dataset:{offline_data()}",), learner="iql", fraction=0.5, steps=660, batch_size=16,
+        synthetic=130, diffusion=DIFFUSION, iql=IQLConfig(hidden=(24, 24)),
+        env_options={"max_episode_steps": 50}, run=run_options(out, name),
+    )  # fmt: skip
+
+
 def rlpd(module, out, name):
     data = ("replay:0.5", f"dataset:{offline_data()}:0.5")
     return dataclasses.replace(off_policy(module, out, name), data=data)
@@ -133,6 +143,7 @@ METHODS = {
     "sac-rlpd": (sac, rlpd),
     "synther": (synther, synther_online),
     "synther-matched": (synther, functools.partial(synther_online, rows="matched")),
+    "synther-iql": (synther, synther_offline),
     "bc": (bc, offline),
     "td3bc": (td3bc, offline),
     "iql": (iql, offline),

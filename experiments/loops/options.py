@@ -63,6 +63,8 @@ class OfflineOptions:
     """seed of the weights, the draws and the update noise"""
     batch_size: int = 256
     """transitions per gradient step"""
+    fraction: float = 1.0
+    """share of the data's rows, drawn at random, to learn from"""
     standardise: bool = True
     """observations as z-scores of the data"""
     env_options: Mapping[str, Any] = field(default_factory=dict)

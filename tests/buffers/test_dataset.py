@@ -276,3 +276,19 @@ def test_a_dataset_is_found_under_the_name_that_it_was_saved_by(name, tmp_path):
     assert len(load_dataset(tmp_path / name)) == len(load_dataset(tmp_path / base)) == 4
     files = {f"{n}.{end}" for n in ("a.1", "a.2", base) for end in ("json", "safetensors")}
     assert {p.name for p in tmp_path.iterdir()} == files
+
+
+def test_a_share_of_the_rows_is_cut_where_one_is_missing():
+    data = planted()
+    half = data.share(0.5, seed=3)
+    assert len(half) == round(len(data) / 2)
+    at = [int((data.rows[:, :-1] == row[:-1]).all(1).nonzero()[0, 0]) for row in half.rows]
+    assert at == sorted(set(at))  # none twice, in their order
+    for i, row in enumerate(at):
+        was, now = data.layout.unpack(data.rows[row]), half.layout.unpack(half.rows[i])
+        followed = i + 1 < len(at) and at[i + 1] == row + 1
+        assert now.terminated == was.terminated
+        assert bool(now.truncated) == (bool(was.truncated) or not (followed or was.terminated))
+    assert torch.equal(data.share(0.5, seed=3).rows, half.rows)
+    assert not torch.equal(data.share(0.5, seed=4).rows, half.rows)
+    assert torch.equal(data.share(1.0).rows, data.rows) and len(data.share(1e-9)) == 1

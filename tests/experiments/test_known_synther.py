@@ -8,9 +8,10 @@ import torch
 from tiny import config
 
 from reverie.agents import SAC
+from reverie.agents.offline.iql import IQL
 from reverie.agents.synther.noise import Noise
 from reverie.agents.synther.source import Rehearsed
-from reverie.buffers import Layout, ReplayBuffer, Transitions
+from reverie.buffers import Layout, ReplayBuffer, Transitions, load_dataset
 from reverie.experiments import synther
 
 MARK = 1000.0  # observations of the k-th fit's rows are 1000 + k
@@ -128,6 +129,37 @@ def test_without_synthetic_rows_it_is_sac(seen):
 def test_a_fit_follows_the_step_that_crosses_a_multiple_and_no_other(seen, steps, fits):
     _, g, _, _ = seen(steps=steps)
     assert len(g.diffusion.begun) == fits
+
+
+def test_offline_a_learner_has_synthetic_rows_in_place_of_the_data(tmp_path, monkeypatch):
+    """Half of 600 rows are known: fit and z-scores are of these, batches of generated ones."""
+    batches, models = [], []
+    update = IQL.update
+
+    class Kept(Marked):
+        def __init__(self, *args, **keywords):
+            super().__init__(*args, **keywords)
+            models.append(self)
+
+    def learned(self, batch, **more):
+        batches.append(batch)
+        return update(self, batch, **more)
+
+    monkeypatch.setattr(synther, "Diffusion", Kept)
+    monkeypatch.setattr(IQL, "update", learned)
+    options = config("synther-iql", tmp_path, "run", steps=5)
+    synther.main(options)
+    (model,) = models
+    data = load_dataset(options.data[0].removeprefix("dataset:")).share(0.5, seed=0)
+    assert len(data) == 300 and torch.equal(model.begun[0], data.rows) and len(model.begun) == 1
+    mean, std = data.moments()
+    for batch in batches:
+        assert torch.allclose(batch.obs, ((MARK + 1 - mean) / std).expand(16, -1))
+        assert (batch.reward == MARK + 1).all()
+    assert len(batches) == 5
+    for wrong, told in (({"rows": "none"}, "reverie iql"), ({"env": "Hopper-v5"}, "the data's")):
+        with pytest.raises(ValueError, match=told):
+            synther.main(config("synther-iql", tmp_path, "wrong", **wrong))
 
 
 def test_shares_are_of_what_there_is():

@@ -53,7 +53,7 @@ PLACES = {
     "evaluation": (playing, "advance"),
     "update": (SAC, "update"),
     "fit": (DynamicsEnsemble, "fit_step"),
-    "diffusion fit": (Diffusion, "fit_step"),
+    "diffusion": (Diffusion, "fit_step"),
     "sampler": (samplers, "denoise"),  # a network call of the stochastic one
     "distillation": (Distilled, "clone_step"),
     "selection": (selectors.Pick, "go_on"),
@@ -109,8 +109,8 @@ CHAINS = [  # of every loop
     ("sac", [("update", 1), ("update", 5), *EVAL], {"utd": 2.0, **SHORT}),
     (
         "synther",
-        [("diffusion fit", 1), ("diffusion fit", 33), ("sampler", 2), ("sampler", 4),
-         ("diffusion fit", 64), ("sampler", 7), ("update", 2), *EVAL],
+        [("diffusion", 1), ("diffusion", 33), ("sampler", 2), ("sampler", 4),
+         ("diffusion", 64), ("sampler", 7), ("update", 2), *EVAL],
         REFITS,
     ),
     ("td3bc", EVAL, SHORT),
@@ -131,6 +131,11 @@ SLOW_CHAINS = [  # what a loop does beside
         [("distillation", 1), ("distillation", 13), ("fit", 4), ("selection", 40),
          ("distillation", 40), ("evaluation", 60)],
         {"memory": "distilled", **ENDS},
+    ),
+    (
+        "synther-iql",
+        [("diffusion", 1), ("diffusion", 33), ("sampler", 4), ("sampler", 7), *EVAL],
+        {"diffusion": REFITS["diffusion"], **SHORT},
     ),
     ("ncap-ars", [("generation", 1), ("generation", 14), *EVAL], SHORT),
 ]  # fmt: skip
