@@ -13,7 +13,6 @@ from torch import Tensor
 from tyro.conf import OmitArgPrefixes
 
 from ..agents import SAC, TD3, Policy, SACConfig, TD3Config
-from ..agents.actors import gaussian_policy, go_on
 from ..agents.offline.iql import IQL, IQLConfig
 from ..agents.playing import Evaluation
 from ..agents.seeding import stream_seed
@@ -24,6 +23,7 @@ from ..agents.synther.noise import SAMPLE, Noise
 from ..agents.synther.source import Rehearsed
 from ..buffers import Layout, ReplayBuffer, Transitions
 from ..envs import BatchEnv
+from . import sac
 from .loops import offline, offpolicy
 from .loops.options import UpdateOptions
 from .loops.session import Session, build
@@ -113,6 +113,11 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
         raise ValueError(f"share is of a batch, from 0 to 1: got {c.share}")
     if c.learner != "sac":
         return learn_offline(c, resume)
+    if c.rows in ("diffusion", "matched") and c.refit_every < c.diffusion.batch_size:
+        raise ValueError(
+            f"refit_every={c.refit_every} is less than a batch of the fit, diffusion.batch_size="
+            f"{c.diffusion.batch_size}: the first fit would have too few rows"
+        )
     s, g = learning(c)
     label = f"synther-{c.env.split('/')[-1]}-s{c.seed}"
     with Run("synther", c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
@@ -133,8 +138,11 @@ class Generators(NamedTuple):
         return {"diffusion": self.diffusion, "noise": self.noise}
 
 
-def generators(c: Config, layout: Layout, env: BatchEnv) -> Generators:
-    """Return the generators of rows like those of `layout`, and their store."""
+def generators(c: Config, layout: Layout, env: BatchEnv | None) -> Generators:
+    """Return the generators of rows like those of `layout`, and their store.
+
+    `env`: worlds whose rules the rows are of; None where there are none.
+    """
     device, seed = c.run.device, stream_seed(c.seed, "synthetic")
     diffusion = Diffusion(layout, c.diffusion, rules=rules_of(env), device=device, seed=seed)
     rows = diffusion.codec.out  # without the extra columns of real ones
@@ -172,7 +180,9 @@ def learn_offline(c: Config, resume: bool) -> Result:
     if c.env not in (Config.env, s.config.env):
         raise ValueError(f"offline the environment is the data's, {s.config.env}: not {c.env}")
     real = torch.cat([d.rows for d in s.datasets])
-    g = generators(c, s.datasets[0].layout, s.judge)
+    own = None if s.card is None else s.judge  # worlds of other settings have other rules
+    g = generators(c, s.datasets[0].layout, own)
+    g.store.layout.require(s.learner.columns, f"{c.learner}, from generated rows,")
     stores = {"synthetic": g.store}
     with offline.opened("synther", s, resume) as run:
 
@@ -197,13 +207,14 @@ def refit(run: Run, c: Config, g: Generators, real: Tensor, state: State, stores
                     run.require_finite(metrics, state)
                     fit.log(metrics)
                 run.keep(state, stores)
-    with run.phase("synthetic rows", c.synthetic) as fill:
-        if fill.step == 0:
-            g.store.clear()
+    with run.phase("synthetic rows", c.synthetic) as fill:  # as many as the store holds
         while fill.step < fill.steps:
             before = state()
-            with run.interruptible(before.copy, stores):
-                rows = generated(c, g, real, fill.step, lambda: run.stopping)
+            try:
+                with run.interruptible(before.copy, stores):
+                    rows = generated(c, g, real, fill.step, lambda: run.stopping)
+            except FloatingPointError as error:
+                run.dump(before, str(error))
             g.store.add(rows)
             fill.tick(len(rows.reward))
             run.keep(state, stores)
@@ -226,5 +237,4 @@ def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Policy, i
     if config["learner"] != "sac":
         kind = {"td3bc": TD3Config, "iql": IQLConfig}[config["learner"]]
         return offline.load(from_dict(kind, config[config["learner"]]), state)
-    policy, obs_dim = gaussian_policy(state["actor"])
-    return go_on(policy, state.get("acting")), obs_dim
+    return sac.load(config, state)

@@ -262,7 +262,7 @@ MUTANTS = [Mutant(*row) for row in (
 
     # -- experiments: loops
     ("experiments/synther.py", "run.crossed(c.refit_every)", "run.due(c.refit_every)", "experiments/test_known_synther.py::test_a_fit_follows_the_step_that_crosses_a_multiple_and_no_other"),
-    ("experiments/synther.py", "g.store.clear()", "pass", "experiments/test_known_synther.py::test_half_of_a_batch_is_synthetic_after_the_first_fit_and_none_before"),
+    ("experiments/synther.py", "n = min(CHUNK, c.synthetic - at)", "n = CHUNK", "experiments/test_known_synther.py::test_half_of_a_batch_is_synthetic_after_the_first_fit_and_none_before"),
     ("experiments/synther.py", "fit.due(run.options.log_every)", "fit.due(1)", "experiments/test_known_synther.py::test_rows_of_a_fit_have_their_kind_and_its_steps"),
     ("experiments/synther.py", " and not model.done", "", "experiments/test_known_synther.py::test_rows_of_a_fit_have_their_kind_and_its_steps"),
     ("experiments/synther.py", "torch.cat([d.rows for d in s.datasets])", "torch.cat([d.rows for d in s.given])", "experiments/test_known_synther.py::test_offline_a_learner_has_synthetic_rows_in_place_of_the_data"),
@@ -270,6 +270,7 @@ MUTANTS = [Mutant(*row) for row in (
     ("experiments/loops/offline.py", "if c.fraction < 1:", "if c.fraction > 1:", "experiments/test_known_synther.py::test_offline_a_learner_has_synthetic_rows_in_place_of_the_data"),
     ("buffers/dataset.py", "(flags.terminated == 0)] = 1.0", "(flags.terminated == 9)] = 1.0", "buffers/test_dataset.py::test_a_share_of_the_rows_is_cut_where_one_is_missing"),
     ("buffers/dataset.py", ".sort().values\n        rows", "\n        rows", "buffers/test_dataset.py::test_a_share_of_the_rows_is_cut_where_one_is_missing"),
+    ("experiments/synther.py", "own = None if s.card is None else s.judge", "own = s.judge", "experiments/test_known_synther.py::test_rows_are_of_the_datas_rules_or_of_none"),
     ("experiments/synther.py", "rules=rules_of(env)", "rules=None", "experiments/test_known_synther.py::test_half_of_a_batch_is_synthetic_after_the_first_fit_and_none_before"),
     ("experiments/synther.py", "s.more |= g.parts", "pass", "faults/test_stops.py::test_a_run_stopped_in_every_place_ends_as_one_that_nobody_stopped[synther-diffusion]"),
     ("experiments/synther.py", "Noise(layout, c.noise, seed=seed)", "Noise(layout, 0.1, seed=seed)", "experiments/test_known_synther.py::test_the_control_repeats_real_rows_with_noise"),
@@ -388,7 +389,7 @@ MUTANTS = [Mutant(*row) for row in (
     # -- disks, names, modules
     ("buffers/shards.py", "for written in (partial, path):", "for written in (partial,):", "faults/test_disks.py::test_whatever_the_disk_refuses_a_save_is_whole_or_not_there[False]"),
     ("buffers/shards.py", "raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error", "pass", "faults/test_disks.py::test_a_writer_that_is_refused_costs_one_line[shard-none]"),
-    ("buffers/aside.py", "            file.seek(0)\n            file.write(old)\n", "", "faults/test_disks.py::test_a_writer_that_is_refused_costs_one_line[stamp.json-short]"),
+    ("buffers/aside.py", "            file.seek(0)\n            file.write(old)\n", "", "buffers/test_aside.py::test_a_text_that_the_disk_takes_a_part_of_leaves_the_old_one"),
     ("buffers/dataset.py", "path = _named(path)\n        card", "path = Path(path)\n        card", "buffers/test_dataset.py::test_a_dataset_is_found_under_the_name_that_it_was_saved_by"),
     ("experiments/runs/checkpoint.py", "            if placed:\n                _discard(final)\n", "", "faults/test_disks.py::test_whatever_the_disk_refuses_a_save_is_whole_or_not_there[False]"),
     ("experiments/runs/checkpoint.py", "            if older.exists() and not final.exists():\n                older.rename(final)\n", "", "faults/test_disks.py::test_whatever_the_disk_refuses_a_save_is_whole_or_not_there[True]"),

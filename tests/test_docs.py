@@ -47,6 +47,10 @@ SHORT = {
     ],
     "sac": OFF_POLICY,
     "td3": OFF_POLICY,
+    "synther": [
+        *("--steps", "60", "--learning-starts", "20", "--refit-every", "40", "--synthetic", "50"),
+        *("--diffusion.updates", "5", "--diffusion.batch-size", "8", "--utd", "0.5", *QUIET),
+    ],
     "ncap": ["--steps", "40", "--episode-steps", "5", "--es.population", "4", *QUIET],
     "mine.ddpg": OFF_POLICY,
     "mine.augmented": OFF_POLICY,

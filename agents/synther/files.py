@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...buffers import Layout
+from ...buffers.aside import write_text
 from ...buffers.shards import file_digest
 from ...buffers.untrusted import READING, require_room, small_text, tensors_in, told
 from .codec import Rules
@@ -48,9 +48,7 @@ def save(model: Diffusion, folder: str | Path, about: Mapping[str, Any] | None =
         "about": {**model.about, **(about or {})},
         "sha256": file_digest(folder / WEIGHTS),
     }  # fmt: skip
-    aside = folder / f"{CARD}.partial-{os.getpid()}"
-    aside.write_text(json.dumps(written, indent=1) + "\n")
-    aside.replace(card)
+    write_text(card, json.dumps(written, indent=1) + "\n")
 
 
 def load(

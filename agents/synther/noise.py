@@ -10,6 +10,7 @@ from ...buffers import Layout
 from ..seeding import generator
 
 SAMPLE = 1000  # rows whose distances to the real ones are compared
+CHUNK = 50_000  # real rows at a time
 
 
 class Noise:
@@ -51,7 +52,8 @@ class Noise:
         real = rows[:, : self.modelled]
         mean, std = real.mean(0), real.std(0) + 1e-5
         a, b = ((x - mean) / std for x in (some[:SAMPLE, : self.modelled], real))
-        return float(torch.cdist(a, b).min(1).values.mean())
+        nearest = [torch.cdist(a, some).min(1).values for some in torch.split(b, CHUNK)]
+        return float(torch.stack(nearest).min(0).values.mean())
 
     def state_dict(self) -> dict[str, Any]:
         """Return the size of the noise and the generator's state."""

@@ -114,9 +114,11 @@ class Run:
         """
         self.in_phase = Phase(self, name, steps, self.inside.get(name, 0))
         self._watch.push(self.in_phase, f"{self.label} {name}")
-        yield self.in_phase
-        self._watch.pop()
-        self.in_phase = None
+        try:
+            yield self.in_phase
+        finally:
+            self._watch.pop()
+            self.in_phase = None
 
     def log(
         self, values: Mapping[str, float | Tensor], kind: str = "train", step: int | None = None

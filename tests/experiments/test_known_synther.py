@@ -1,18 +1,18 @@
 """`reverie synther`: what is fit, what is stored, what is drawn, against numbers by hand."""
 
-import dataclasses
 import json
 
 import pytest
 import torch
 from tiny import config
 
-from reverie.agents import SAC
+from reverie.agents import SAC, TD3Config
 from reverie.agents.offline.iql import IQL
 from reverie.agents.synther.noise import Noise
 from reverie.agents.synther.source import Rehearsed
 from reverie.buffers import Layout, ReplayBuffer, Transitions, load_dataset
 from reverie.experiments import synther
+from reverie.experiments.runs.stopping import Diverged
 
 MARK = 1000.0  # observations of the k-th fit's rows are 1000 + k
 
@@ -61,6 +61,7 @@ def seen(tmp_path, monkeypatch):
         parts[:] = learning(c)
         return parts
 
+    monkeypatch.setattr(synther, "CHUNK", 10)  # rows of a fill: 10, 10 and 5
     monkeypatch.setattr(synther, "Diffusion", Marked)
     monkeypatch.setattr(synther, "learning", made)
     monkeypatch.setattr(SAC, "update", learned)
@@ -84,7 +85,11 @@ def test_half_of_a_batch_is_synthetic_after_the_first_fit_and_none_before(seen):
     kinds = [sorted(set(obs[obs >= MARK].tolist())) for obs in batches]
     # after a fit nothing of the one before: at 60, 120 and 180 transitions
     assert kinds == [[]] * 10 + [[1001.0]] * 20 + [[1002.0]] * 20 + [[1003.0]] * 7
-    assert len(g.store) == 25 and set(g.store.rows()[:, 0].tolist()) == {1003.0}
+    assert (
+        len(g.store) == 25
+        and g.store.total == 75
+        and set(g.store.rows()[:, 0].tolist()) == {1003.0}
+    )
     assert [len(rows) for rows in g.diffusion.begun] == [60, 120, 180]
     assert torch.equal(g.diffusion.begun[2], s.buffer.rows()[:180])
     assert g.diffusion.rules.terminated is not None  # Reacher's: it never ends
@@ -103,8 +108,7 @@ def test_a_fit_leaves_the_worlds_as_they_are(seen):
 def test_rows_of_a_fit_have_their_kind_and_its_steps(seen, monkeypatch, last, logged):
     """70 updates are planned, a row is due at every 60 and at the end, and a fit may end early."""
     monkeypatch.setattr(Marked, "last", last)
-    updates = dataclasses.replace(synther.Config().diffusion, updates=70)
-    _, g, _, rows = seen(diffusion=updates)
+    _, g, _, rows = seen()
     found = [(r["run_step"], r["step"], r["loss"]) for r in rows if r["kind"] == "diffusion fit"]
     assert found == [(at, n, float(n)) for at in (60, 120, 180) for n in logged]
     assert g.diffusion.steps == min(last, 70)
@@ -157,9 +161,39 @@ def test_offline_a_learner_has_synthetic_rows_in_place_of_the_data(tmp_path, mon
         assert torch.allclose(batch.obs, ((MARK + 1 - mean) / std).expand(16, -1))
         assert (batch.reward == MARK + 1).all()
     assert len(batches) == 5
-    for wrong, told in (({"rows": "none"}, "reverie iql"), ({"env": "Hopper-v5"}, "the data's")):
+    assert model.rules.terminated is not None
+    for wrong, told in (
+        ({"rows": "none"}, "reverie iql"),
+        ({"env": "Hopper-v5"}, "the data's"),
+        ({"learner": "td3bc", "td3bc": TD3Config(critic_bc=0.1)}, "next_action"),
+    ):
         with pytest.raises(ValueError, match=told):
             synther.main(config("synther-iql", tmp_path, "wrong", **wrong))
+
+
+def test_a_first_fit_of_too_few_rows_is_told_before_the_run(tmp_path):
+    with pytest.raises(ValueError, match=r"refit_every=31.*diffusion\.batch_size=32"):
+        synther.main(config("synther", tmp_path, "run", refit_every=31))
+    assert not (tmp_path / "run").exists()
+
+
+def test_rows_are_of_the_datas_rules_or_of_none(tmp_path, monkeypatch):
+    models = []
+    monkeypatch.setattr(
+        synther, "Diffusion", lambda *a, **k: models.append(Marked(*a, **k)) or models[-1]
+    )
+    for more in ({}, {"env_options": {"max_episode_steps": 50, "reward_control_weight": 0.0}}):
+        synther.main(config("synther-iql", tmp_path, f"run{len(models)}", steps=1, **more))
+    assert [m.rules.reward is None for m in models] == [False, True]
+
+
+def test_rows_that_are_not_finite_stop_the_run_with_a_dump(seen, monkeypatch):
+    def diverged(self, n, stop=None):
+        raise FloatingPointError("3 of 25 generated rows are not finite")
+
+    monkeypatch.setattr(Marked, "generate", diverged)
+    with pytest.raises(Diverged, match=r"3 of 25 generated rows.*at step 60; dumped to"):
+        seen()
 
 
 def test_shares_are_of_what_there_is():
