@@ -113,8 +113,16 @@ class Dataset:
         return Dataset(self.layout, rows, self.card, seed=self.generator.initial_seed())
 
     def with_next_action(self) -> "Dataset":
-        """Return the data with the column `next_action`: what was done next, 0 after an end."""
+        """Return the data with the column `next_action`: what was done next, 0 after an end.
+
+        Raises ValueError where every row is cut, as generated ones are: none says it then.
+        """
         data = self.all
+        if bool(self.ends.all() and data.truncated.any()):
+            raise ValueError(
+                f"each of the {len(self)} rows ends an episode, so none says what was done next "
+                "(next_action): give data with whole episodes, or a learner that does not ask"
+            )
         following = torch.cat([data.action[1:], torch.zeros_like(data.action[:1])])
         following = torch.where(self.ends[:, None], 0.0, following)
         extra = {**data.extra, "next_action": following}

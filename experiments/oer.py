@@ -1,8 +1,8 @@
 """Learn a family's tasks one after the other from offline data: OER and its controls."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from tyro.conf import OmitArgPrefixes
 
@@ -15,7 +15,7 @@ from ..agents.oer.memory import Kept
 from ..agents.oer.policy import ContinualPolicy, TaskPolicy
 from ..agents.oer.selectors import SELECTORS
 from ..agents.playing import Evaluation
-from ..buffers import Source
+from ..agents.synther.config import DiffusionConfig
 from ..envs.errors import unknown
 from ..envs.families import members
 from .loops.build import tell_if_endless
@@ -28,26 +28,15 @@ from .loops.continual import (
     returns_of,
     task_data,
 )
+from .loops.memories import MEMORIES, SMALL, advance_phase, go_on
 from .loops.sources import require_same
 from .runs import stopping
 from .runs.config import RunOptions, check
-from .runs.phase import Phase
 from .runs.resources import check_device, use_threads
 from .runs.result import Result
 from .runs.run import Run
 
 PREFIXED = True  # --agent.lr, --dynamics.lr
-
-
-class Memory(NamedTuple):
-    """A memory of your own: any Source of a task's rows whose actions are labels."""
-
-    empty: Callable[[], Source]  # what a saved one is loaded into
-    of: "Callable[[Run, Config, Learning], Source]"  # of the task that ends; may open phases
-
-
-# By the name that `--memory` takes; beside them stand replay, none and distilled.
-MEMORIES: dict[str, Memory] = {}
 
 
 @dataclass(frozen=True)
@@ -75,7 +64,8 @@ class Config:
     batch_size: int = 256
     """transitions per gradient step"""
     memory: str = "replay"
-    """what is kept of a task: transitions (replay), none, a small frozen policy (distilled)"""
+    """what is kept of a task: transitions (replay), none, a small frozen policy (distilled), or a
+    small diffusion model of its rows (synther)"""
     selector: str = "mbes"
     """which transitions are kept"""
     budget: int = 1000
@@ -100,6 +90,8 @@ class Config:
         default_factory=lambda: DynamicsConfig(members=3, hidden=(128, 128), steps=2500)
     )
     """the dynamics models, fitted to each task's data"""
+    generator: DiffusionConfig = SMALL
+    """the diffusion model of a task's rows (synther)"""
     env_options: Mapping[str, Any] = field(default_factory=dict)
     """options of the task, from Python or a config file"""
     run: OmitArgPrefixes[RunOptions] = field(
@@ -164,7 +156,8 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
     first = datasets[0].card
     tell_if_endless(c.env, judges[0], lambda: make_judge(first, c.env_options, num_envs=1))
     layout = datasets[0].layout
-    empty = MEMORIES[c.memory].empty if c.memory in MEMORIES else Kept.empty
+    memory = MEMORIES.get(c.memory)
+    empty = Kept.empty if memory is None else lambda: memory.empty(c, layout)
     shape = layout.obs_dim, layout.act_dim, c.tasks
     learner = OER(*shape, c.agent, seed=c.seed, memory=empty)
     layout.require(learner.columns, "OER")
@@ -186,6 +179,7 @@ def train(run: Run, c: Config, s: Learning) -> Evaluation:
     with run.restored() as state:
         if state is not None:
             s.load_state_dict(c, state)
+            go_on(c, s, state)
     judged: Evaluation | None = None
     while run.owed or run.step < c.steps:
         if not run.owed:  # else only what follows the step is left of it
@@ -262,13 +256,6 @@ def end_task(run: Run, c: Config, s: Learning) -> Evaluation:
         s.matrix.append(now)
         run.log(report(c, s), kind="task")
     return judged
-
-
-def advance_phase(run: Run, fit: Phase, s: Learning, row: Mapping[str, Any]) -> None:
-    """After a step of a fit: write and save, each when it is due."""
-    if fit.due(run.options.log_every):
-        fit.log(row)
-    run.keep(s.state_dict)
 
 
 def load(config: dict[str, Any], state: Mapping[str, Any]) -> tuple[Any, int]:

@@ -25,6 +25,7 @@ from ..buffers import Layout, ReplayBuffer, Transitions
 from ..envs import BatchEnv
 from . import sac
 from .loops import offline, offpolicy
+from .loops.offline_session import session
 from .loops.options import UpdateOptions
 from .loops.session import Session, build
 from .runs.config import RunOptions, check, from_dict
@@ -109,8 +110,6 @@ STEP = "steps (of the environment; offline: gradient steps)"
 def main(config: Config | None = None, *, resume: bool = False) -> Result:
     """Train SynthER as configured; `resume` continues the run directory bit for bit."""
     c = check(config or Config())
-    if not 0 <= c.share <= 1:
-        raise ValueError(f"share is of a batch, from 0 to 1: got {c.share}")
     if c.learner != "sac":
         return learn_offline(c, resume)
     if c.rows in ("diffusion", "matched") and c.refit_every < c.diffusion.batch_size:
@@ -176,7 +175,7 @@ def learn_offline(c: Config, resume: bool) -> Result:
     if c.rows == "none":
         raise ValueError(f"rows='none' leaves {c.learner} nothing: that is reverie {c.learner}")
     build, settings = {"td3bc": (TD3, c.td3bc), "iql": (IQL, c.iql)}[c.learner]
-    s = offline.session("synther", build, replace(c, env=""), settings)
+    s = session("synther", build, replace(c, env=""), settings)
     if c.env not in (Config.env, s.config.env):
         raise ValueError(f"offline the environment is the data's, {s.config.env}: not {c.env}")
     real = torch.cat([d.rows for d in s.datasets])

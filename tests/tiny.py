@@ -109,7 +109,8 @@ def offline(module, out, name, preset="default"):
 def synther_offline(module, out, name):
     """A fit of 70 updates and a fill of 130 rows before the first step, to a half of the data."""
     return module.Config(
-        data=(f"dataset:{offline_data()}",), learner="iql", fraction=0.5, steps=660, batch_size=16,
+        data=(f"dataset:{offline_data()}",), env="reverie/Reacher-v5", learner="iql", fraction=0.5,
+        steps=660, batch_size=16,
         synthetic=130, diffusion=DIFFUSION, iql=IQLConfig(hidden=(24, 24)),
         env_options={"max_episode_steps": 50}, run=run_options(out, name),
     )  # fmt: skip
@@ -137,6 +138,7 @@ def continual(module, out, name, **changes):
     )  # fmt: skip
 
 
+GENERATOR = dataclasses.replace(DIFFUSION, terminal="none")
 METHODS = {
     "sac": (sac, off_policy),
     "td3": (td3, off_policy),
@@ -149,6 +151,7 @@ METHODS = {
     "iql": (iql, offline),
     "rebrac": (rebrac, offline),
     "oer": (oer, continual),
+    "oer-synther": (oer, functools.partial(continual, memory="synther", generator=GENERATOR)),
     "ppo": (ppo, on_policy),
     "ncap": (ncap, ncap_search),
     "ncap-es": (ncap, functools.partial(ncap_search, search="es", controller="mlp-clock")),

@@ -66,3 +66,35 @@ class Generated:
         self.model.generator.set_state(state["drawn"])
         self._fill(int(state["size"]))
         self._at = int(state["at"])
+
+
+class Frozen:
+    """A generator that is not fitted any more, small enough to lie in a checkpoint; a `Source`.
+
+    Its state is what it samples from: weights, statistics and its place in the draws.
+    """
+
+    def __init__(self, model: Diffusion) -> None:
+        self.model = model
+        self.rows = Generated(model, ahead=4096)
+
+    def sample(self, n: int) -> Transitions:
+        """Return the next n generated transitions."""
+        return self.rows.sample(n)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the weights, the statistics and the place."""
+        m = self.model
+        return {
+            "net": m.average.state_dict(),
+            "codec": m.codec.state_dict(),
+            "about": m.about,
+            "rows": self.rows.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Become what was saved, in a model of the same layout and settings."""
+        self.model.average.load_state_dict(state["net"])
+        self.model.codec.load_state_dict(state["codec"])
+        self.model.recall(state["about"])
+        self.rows.load_state_dict(state["rows"])

@@ -17,14 +17,15 @@ from ...agents.seeding import stream_seed
 from ...buffers import Card, Dataset, Transitions
 from ...buffers.dataset import join
 from ...buffers.formats import save_hdf5
-from ...buffers.shards import read_shard, verify
+from ...buffers.shards import read_shard
 from ...envs import BatchEnv, actions_of, make
 from ...envs.contexts import parse_contexts, parse_values
-from ..runs import checkpoint, stopping, zoo
+from ..runs import stopping, zoo
 from ..runs.config import check, parse, read_config
 from ..runs.loading import load_policy
 from ..runs.policy import check_named
 from .build import context_values, layout_of
+from .stored import shards_of
 
 REFERENCE_SEED = 555_000_000  # of the episodes that give a card its references
 PACKAGES = ("mujoco", "torch", "numpy", "gymnasium")
@@ -85,22 +86,9 @@ def episodes(grid: Transitions, valid: Tensor, episode: Tensor | None, card: Car
 def from_run(run: Path, until: int | None, card: Card) -> Dataset:
     """Return what a run had stored by its checkpoint at step `until` (None: the newest)."""
     method, config = read_config(run)
-    points = checkpoint.list_checkpoints(run / "checkpoints")
-    steps = {checkpoint.step_of(p): p for p in points}
-    if until is not None and until not in steps:
-        raise FileNotFoundError(f"{run} has no checkpoint at {until}; it has {sorted(steps)}")
-    if not points:
-        raise FileNotFoundError(f"{run} has no checkpoint")
-    point = steps[until] if until is not None else points[-1]
-    if problem := checkpoint.problem(point, run / "buffer"):
-        raise ValueError(f"{point} cannot be used: {problem}")
-    stores = checkpoint.manifest_stores(point)
-    shards = stores.get("replay", [])
+    folder, shards = shards_of(run, "replay", until)
     if not shards:
         raise ValueError(f"{run} is a run of {method!r}, which keeps no replay buffer")
-    folder = run / "buffer" / "replay"
-    if problem := verify(folder, shards):
-        raise ValueError(f"{problem}: the replay of {run} is damaged")
     contexts = parse_contexts(config.get("context", ()))
     worlds = make(card.env, len(contexts or [1]), context=contexts, **card.env_options)
     layout = layout_of(worlds, config.get("context_columns", False))

@@ -81,6 +81,7 @@ class Learning:
     anchored: int = 0  # tasks that are over for the learner
     model: DynamicsEnsemble | None = None  # of the task that is being closed
     rows: Source | None = None  # what it is fitted to
+    generator: Any = None  # of the rows of that task, while it is fitted: a memory
     distances: list[dict[str, float]] = field(default_factory=list)  # of each task closed
     matrix: list[list[float]] = field(default_factory=list)  # returns on all tasks, after each
 
@@ -93,6 +94,7 @@ class Learning:
             "data": self.datasets[learner.task].state_dict(),
             "model": None if self.model is None else self.model.state_dict(),
             "rows": None if self.rows is None else state_of(self.rows),
+            "generator": None if self.generator is None else self.generator.state_dict(),
             "counts": (self.metrics, self.anchored, self.distances, self.matrix),
         }
 

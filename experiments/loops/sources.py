@@ -13,11 +13,15 @@ from ...buffers.dataset import rows_digest
 from ...buffers.formats import Actions, load_hdf5, load_minari
 from ...envs import actions_of, describe, make
 from ..runs.directory import Directory
+from .stored import synthetic
 
 
 @dataclass(frozen=True)
 class Part:
-    """One part of the data: `replay`, or the dataset at `path`, with its share of a batch."""
+    """One part of the data, with its share of a batch: `replay`, without a path, or a dataset.
+
+    `synther:RUN` is the path of a run's synthetic rows, `minari:ID` of Minari's data.
+    """
 
     path: str | None
     share: float
@@ -38,9 +42,12 @@ def parse_data(texts: Sequence[str]) -> list[Part]:
             parts.append(Part(None, share))
         elif kind == "dataset" and Path(place).name:
             parts.append(Part(place, share))
+        elif kind == "synther" and Path(place).name:
+            parts.append(Part(f"{kind}:{place}", share))
         else:
             raise ValueError(
-                f"--data {text!r}: give replay, replay:0.5, dataset:PATH or dataset:PATH:0.5"
+                f"--data {text!r}: give replay, dataset:PATH or synther:RUN, each with a share "
+                "behind it or none: dataset:PATH:0.5"
             )
     return parts
 
@@ -62,6 +69,8 @@ def open_dataset(
         check_card(card, env)
         return actions_of(env or card.env, **{**card.env_options, **(options or {})})
 
+    if path.startswith("synther:"):
+        return synthetic(path.removeprefix("synther:"), env, seed=seed)
     if path.startswith("minari:"):
         data = load_minari(path.removeprefix("minari:"), describe, seed=seed)
     elif Path(path).suffix in (".hdf5", ".h5"):

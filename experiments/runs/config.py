@@ -47,6 +47,12 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "walk": (1, 1_000_000_000),
     "distilled_hidden": (1, 16_384),
     "distilled_steps": (1, MANY),
+    # of synther, and of offline learners
+    "refit_every": (1, MANY),
+    "synthetic": (1, MANY),
+    "share": (0, 1),
+    "noise": (0, 1000),
+    "fraction": (1e-9, 1),
     # of commands
     "jobs": (1, 1024),
     "until": (0, MANY),

@@ -12,7 +12,7 @@ from reverie.agents.search import SearchConfig
 from reverie.agents.seeding import stream_seed
 from reverie.buffers import Card, Dataset, Layout, ReplayBuffer, Transitions
 from reverie.experiments import bc, ncap, sac
-from reverie.experiments.loops import build, collecting, offline, sources
+from reverie.experiments.loops import build, collecting, offline, offline_session, sources
 from reverie.experiments.loops.collecting import CollectOptions, play
 from reverie.experiments.loops.sources import compose, parse_data
 from reverie.experiments.runs.config import RunOptions
@@ -60,7 +60,7 @@ def judged_in(monkeypatch):
         made.append((env_id, num_envs, kwargs))
         return Known([[2]] * num_envs)
 
-    monkeypatch.setattr(offline, "make", make)
+    monkeypatch.setattr(offline_session, "make", make)
     return made
 
 

@@ -11,7 +11,8 @@ from reverie.agents.offline.iql import IQL
 from reverie.agents.synther.noise import Noise
 from reverie.agents.synther.source import Rehearsed
 from reverie.buffers import Layout, ReplayBuffer, Transitions, load_dataset
-from reverie.experiments import synther
+from reverie.experiments import iql, rebrac, sac, synther
+from reverie.experiments.loops.stored import synthetic
 from reverie.experiments.runs.stopping import Diverged
 
 MARK = 1000.0  # observations of the k-th fit's rows are 1000 + k
@@ -169,6 +170,28 @@ def test_offline_a_learner_has_synthetic_rows_in_place_of_the_data(tmp_path, mon
     ):
         with pytest.raises(ValueError, match=told):
             synther.main(config("synther-iql", tmp_path, "wrong", **wrong))
+
+
+def test_a_runs_synthetic_rows_are_data_for_every_learner(tmp_path):
+    """Of a fill of 130 rows a batch of 16 takes three quarters, of the data the rest."""
+    first = config("synther-iql", tmp_path, "made", steps=5)
+    made = synther.main(first).path
+    data = synthetic(str(made), seed=0)
+    assert len(data) == 130 and data.card.env == "reverie/Reacher-v5"
+    kept = data.all
+    assert torch.equal(kept.terminated + kept.truncated, torch.ones(130)) and data.ends.all()
+    parts = (f"synther:{made}:0.75", f"{first.data[0]}:0.25")
+    learnt = iql.main(config("iql", tmp_path, "learnt", data=parts, steps=20))
+    assert learnt.steps == 20
+    again = iql.main(config("iql", tmp_path, "learnt", data=parts, steps=30), resume=True)
+    assert again.steps == 30
+    mixed = sac.main(config("sac", tmp_path, "mixed", data=("replay:0.5", parts[0]), steps=120))
+    assert mixed.steps == 120
+    with pytest.raises(ValueError, match="each of the 130 rows ends an episode"):
+        rebrac.main(config("rebrac", tmp_path, "asks", data=parts))
+    none = sac.main(config("sac", tmp_path, "none", steps=120)).path
+    with pytest.raises(ValueError, match="holds no synthetic rows"):
+        synthetic(str(none))
 
 
 def test_a_first_fit_of_too_few_rows_is_told_before_the_run(tmp_path):

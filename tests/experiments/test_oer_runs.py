@@ -7,12 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tiny import config
+from tiny import GENERATOR, config
 
 from reverie.agents.oer.learner import OER, OERConfig
+from reverie.agents.synther.diffusion import Diffusion
 from reverie.buffers import Transitions, load_dataset
 from reverie.experiments import load_policy, oer
 from reverie.experiments.loops import continual
+from reverie.experiments.loops.memories import MEMORIES, Memory
 
 
 def after(matrix, distances, data, learner):
@@ -90,6 +92,45 @@ def test_scores_come_from_the_cards(tmp_path, monkeypatch):
     assert [p.stat().st_mtime_ns for p in kept] == before  # made once
 
 
+def test_a_memory_can_be_a_small_generator(tmp_path):
+    """16 wide, one block, 8 of noise; a row has 17 + 6 + 1 + 17 columns: weights by hand."""
+    options = config("oer", tmp_path, "run", memory="synther", generator=GENERATOR)
+    result = oer.main(options)
+    d, w, t = 17 + 6 + 1 + 17, 16, 8
+    noise = 17 * t + t + t * t + t
+    net = 8 + noise + (d * t + t) + (t * w + w) + (w * w + w) + (w * d + d)  # 8 frequencies
+    head = 6 * 24 + 6 + 2 * 17
+    assert rows(result.path, "task")[-1]["bytes"] == 2 * 4 * (net + 2 * d + head)
+    fits = rows(result.path, "memory fit")
+    assert [r["step"] for r in fits if r["run_step"] == 330] == [60, 70]
+    last = rows(result.path, "train")[-1]
+    assert "clone_loss" in last
+
+
+def test_a_generator_is_of_labelled_rows(tmp_path, monkeypatch):
+    """The rows that a task's model is fitted to: the data's, but for mu's own actions."""
+    fitted, labels = [], []
+    begin, label = Diffusion.begin, OER.label
+
+    def began(self, given, updates=None):
+        fitted.append(given.clone())
+        begin(self, given, updates)
+
+    def told(self, obs, action):
+        labels.append(label(self, obs, action))
+        return labels[-1]
+
+    monkeypatch.setattr(Diffusion, "begin", began)
+    monkeypatch.setattr(OER, "label", told)
+    options = config("oer", tmp_path, "run", memory="synther", generator=GENERATOR)
+    oer.main(options)
+    for task, given in enumerate(fitted):
+        data = continual.task_data(options, task, 1).all
+        assert torch.equal(given[:, :17], data.obs) and len(fitted) == len(labels) == 2
+        assert torch.equal(given[:, 17:23], labels[task])
+        assert not torch.equal(labels[task], data.action)
+
+
 class Around:
     """A memory of one's own: normal rows around a task's mean, labelled by one row of mu's."""
 
@@ -117,7 +158,7 @@ def test_a_source_of_ones_own_is_a_memory_and_resumes(tmp_path, monkeypatch):
 
     with pytest.raises(ValueError, match="mine"):
         oer.main(config("oer", tmp_path, "unknown", memory="mine"))
-    monkeypatch.setitem(oer.MEMORIES, "mine", oer.Memory(Around, of))
+    monkeypatch.setitem(MEMORIES, "mine", Memory(lambda c, layout: Around(), of))
     whole = oer.main(config("oer", tmp_path, "whole", memory="mine"))
     options = config("oer", tmp_path, "cut", memory="mine")
     inside = options.task_steps + options.task_steps // 2  # of the second task

@@ -62,7 +62,8 @@ def test_a_run_directory_is_complete(name, tmp_path):
     assert all(row["steps_per_second"] > 0 for row in times)
     assert "time" not in (result.path / "metrics.jsonl").read_text()
     kept = checkpoint.list_checkpoints(result.path / "checkpoints")
-    assert [checkpoint.step_of(p) for p in kept] == [600, 660]
+    fitted = name == "oer-synther"  # its last task ends with a fit, which saves too
+    assert [checkpoint.step_of(p) for p in kept] == [660 if fitted else 600, 660]
     needed = {
         f"{name}/{s.name}"
         for p in kept

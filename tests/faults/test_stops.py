@@ -137,6 +137,8 @@ SLOW_CHAINS = [  # what a loop does beside
         [("diffusion", 1), ("diffusion", 33), ("sampler", 4), ("sampler", 7), *EVAL],
         {"diffusion": REFITS["diffusion"], **SHORT},
     ),
+    ("oer-synther", [("diffusion", 1), ("diffusion", 40), ("evaluation", 60), ("diffusion", 69)],
+     ENDS),
     ("ncap-ars", [("generation", 1), ("generation", 14), *EVAL], SHORT),
 ]  # fmt: skip
 
