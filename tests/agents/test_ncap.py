@@ -433,6 +433,7 @@ def test_the_panel_and_the_waves(tmp_path):
         Panel(ControllerPolicy(SineCPG(5), SineCPG(5).initial()), 240)
 
 
+@pytest.mark.slow
 def test_trained_on_one_body_scored_off_nominal():
     from reverie.agents.ncap.transfer import off_nominal
 

@@ -292,6 +292,7 @@ def test_labels_are_learned_and_kept():
     assert sum(map(size_of, learner.memories)) == 4 * 2 * 200 * 5
 
 
+@pytest.mark.slow
 def test_without_replay_the_first_task_is_forgotten():
     def error(config, remember):
         learner = learned(config, steps=(1200, 1200), remember=remember)

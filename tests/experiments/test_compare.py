@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from reverie.experiments import cli, load_run
 from reverie.experiments.studies.results import last_rows
 from reverie.experiments.studies.suite import read_suite
@@ -99,6 +101,7 @@ def alive(folder):
     return False
 
 
+@pytest.mark.slow  # parents that are killed: tests/faults/test_stops.py
 def test_a_killed_suite_goes_on(tmp_path):
     suite = write(tmp_path, ALONE.replace("steps = 200", "steps = 600"))
     args = [

@@ -16,7 +16,7 @@ from reverie.experiments import bc, cli, sac, td3
 from reverie.experiments.loops import offpolicy
 from reverie.experiments.loops.build import context_values, layout_of
 from reverie.experiments.loops.collecting import CollectOptions, collect_dataset, play
-from reverie.experiments.loops.offline import judged_as
+from reverie.experiments.loops.offline_session import judged_as
 from reverie.experiments.loops.sources import compose, parse_data
 from reverie.experiments.runs import checkpoint
 
