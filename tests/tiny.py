@@ -163,7 +163,6 @@ METHODS = {
 
 LOOPS = (
     "sac",
-    "synther",
     "td3bc",
     "oer",
     "ppo",

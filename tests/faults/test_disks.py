@@ -142,7 +142,8 @@ def test_a_full_disk_costs_one_line_and_the_run_goes_on(
     stamp = load_run(path).stamp
     assert (stamp["status"], stamp["step"], result.steps) == ("finished", 660, 660)
     assert "checkpoint" in stamp["notes"]["not written"]
-    assert saved(path) == ([] if since == "begin" else [60, 120])
+    begun = [0, 0] if method == "synther-iql" else []  # a fit saves before the first step
+    assert saved(path) == (begun if since == "begin" else [60, 120])
     require_tidy(path)
     require_readable(path, tmp_path, capsys)
     assert warnings(caplog) == [told]  # no broken row
