@@ -56,7 +56,7 @@ class Config(UpdateOptions):
     noise: float = 0.1
     """noise of the control, in standard deviations of each column"""
     learner: Literal["sac", "td3bc", "iql"] = "sac"
-    """sac learns online; td3bc and iql from `data`, in its own environment"""
+    """sac learns online; td3bc and iql from `data`, judged in its environment if none is named"""
     fraction: float = 1.0
     """share of the data's rows, drawn at random, that is known at all (offline)"""
     standardise: bool = True
@@ -175,9 +175,8 @@ def learn_offline(c: Config, resume: bool) -> Result:
     if c.rows == "none":
         raise ValueError(f"rows='none' leaves {c.learner} nothing: that is reverie {c.learner}")
     build, settings = {"td3bc": (TD3, c.td3bc), "iql": (IQL, c.iql)}[c.learner]
-    s = session("synther", build, replace(c, env=""), settings)
-    if c.env not in (Config.env, s.config.env):
-        raise ValueError(f"offline the environment is the data's, {s.config.env}: not {c.env}")
+    named: Any = None if c.env == Config.env else c.env  # a card must not name a module for it
+    s = session("synther", build, replace(c, env=named), settings)
     real = torch.cat([d.rows for d in s.datasets])
     own = None if s.card is None else s.judge  # worlds of other settings have other rules
     g = generators(c, s.datasets[0].layout, own)

@@ -278,6 +278,7 @@ MUTANTS = [Mutant(*row) for row in (
     ("experiments/loops/offline_session.py", "if c.fraction < 1:", "if c.fraction > 1:", "experiments/test_known_synther.py::test_offline_a_learner_has_synthetic_rows_in_place_of_the_data"),
     ("buffers/dataset.py", "(flags.terminated == 0)] = 1.0", "(flags.terminated == 9)] = 1.0", "buffers/test_dataset.py::test_a_share_of_the_rows_is_cut_where_one_is_missing"),
     ("buffers/dataset.py", ".sort().values\n        rows", "\n        rows", "buffers/test_dataset.py::test_a_share_of_the_rows_is_cut_where_one_is_missing"),
+    ("experiments/synther.py", "replace(c, env=named)", "replace(c, env=c.env)", "experiments/test_known_synther.py::test_a_card_names_no_module_for_an_offline_run"),
     ("experiments/synther.py", "own = None if s.card is None else s.judge", "own = s.judge", "experiments/test_known_synther.py::test_rows_are_of_the_datas_rules_or_of_none"),
     ("experiments/synther.py", "rules=rules_of(env)", "rules=None", "experiments/test_known_synther.py::test_half_of_a_batch_is_synthetic_after_the_first_fit_and_none_before"),
     ("experiments/synther.py", "s.more |= g.parts", "pass", "faults/test_stops.py::test_a_run_stopped_in_every_place_ends_as_one_that_nobody_stopped[synther-diffusion]"),

@@ -1,5 +1,6 @@
 """`reverie synther`: what is fit, what is stored, what is drawn, against numbers by hand."""
 
+import dataclasses
 import json
 
 import pytest
@@ -10,7 +11,7 @@ from reverie.agents import SAC, TD3Config
 from reverie.agents.offline.iql import IQL
 from reverie.agents.synther.noise import Noise
 from reverie.agents.synther.source import Rehearsed
-from reverie.buffers import Layout, ReplayBuffer, Transitions, load_dataset
+from reverie.buffers import Dataset, Layout, ReplayBuffer, Transitions, load_dataset
 from reverie.experiments import iql, rebrac, sac, synther
 from reverie.experiments.loops.stored import synthetic
 from reverie.experiments.runs.stopping import Diverged
@@ -165,11 +166,21 @@ def test_offline_a_learner_has_synthetic_rows_in_place_of_the_data(tmp_path, mon
     assert model.rules.terminated is not None
     for wrong, told in (
         ({"rows": "none"}, "reverie iql"),
-        ({"env": "Hopper-v5"}, "the data's"),
+        ({"env": "Hopper-v5"}, "the data has obs 10"),
         ({"learner": "td3bc", "td3bc": TD3Config(critic_bc=0.1)}, "next_action"),
     ):
         with pytest.raises(ValueError, match=told):
             synther.main(config("synther-iql", tmp_path, "wrong", **wrong))
+
+
+def test_a_card_names_no_module_for_an_offline_run(tmp_path):
+    options = config("synther-iql", tmp_path, "run")
+    data = load_dataset(options.data[0].removeprefix("dataset:"))
+    card = dataclasses.replace(data.card, env="somebodys_module:Mine-v0")
+    Dataset(data.layout, data.rows, card).save(tmp_path / "d")
+    given = {"env": synther.Config.env, "data": (f"dataset:{tmp_path / 'd'}",)}
+    with pytest.raises(ValueError, match="a module would be imported"):
+        synther.main(dataclasses.replace(options, **given))
 
 
 def test_a_runs_synthetic_rows_are_data_for_every_learner(tmp_path):
