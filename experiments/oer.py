@@ -28,7 +28,7 @@ from .loops.continual import (
     returns_of,
     task_data,
 )
-from .loops.memories import MEMORIES, SMALL, advance_phase, go_on
+from .loops.memories import MEMORIES, SMALL, go_on
 from .loops.sources import require_same
 from .runs import stopping
 from .runs.config import RunOptions, check
@@ -225,8 +225,7 @@ def end_task(run: Run, c: Config, s: Learning) -> Evaluation:
                 s.distilled.begin(task, data, c.seed)
             while fit.step < fit.steps:
                 loss = s.distilled.clone_step(task, data, s.learner.mu)
-                fit.tick(1)
-                advance_phase(run, fit, s, {"loss": loss})
+                fit.advance({"loss": loss}, s.state_dict)
         s.distilled.finish(task)
     if len(s.distances) == task:
         if s.model is None:
@@ -235,8 +234,7 @@ def end_task(run: Run, c: Config, s: Learning) -> Evaluation:
             with run.phase("dynamics fit", c.dynamics.steps) as fit:
                 while fit.step < fit.steps:
                     loss = s.model.fit_step(s.rows, data.all)
-                    fit.tick(1)
-                    advance_phase(run, fit, s, {"loss": loss})
+                    fit.advance({"loss": loss}, s.state_dict)
         states = None
         if c.fidelity or "online" in selectors_of(keeping):
             with run.interruptible(s.state_dict):

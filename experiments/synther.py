@@ -200,11 +200,7 @@ def refit(run: Run, c: Config, g: Generators, real: Tensor, state: State, stores
                 model.begin(real)
             while fit.step < fit.steps and not model.done:
                 metrics = model.fit_step(real)
-                fit.tick(1)
-                if fit.due(run.options.log_every) or "held_out_loss" in metrics:
-                    run.require_finite(metrics, state)
-                    fit.log(metrics)
-                run.keep(state, stores)
+                fit.advance(metrics, state, stores, write="held_out_loss" in metrics)
     with run.phase("synthetic rows", c.synthetic) as fill:  # as many as the store holds
         while fill.step < fill.steps:
             before = state()

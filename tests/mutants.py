@@ -263,7 +263,10 @@ MUTANTS = [Mutant(*row) for row in (
     # -- experiments: loops
     ("experiments/synther.py", "run.crossed(c.refit_every)", "run.due(c.refit_every)", "experiments/test_known_synther.py::test_a_fit_follows_the_step_that_crosses_a_multiple_and_no_other"),
     ("experiments/synther.py", "n = min(CHUNK, c.synthetic - at)", "n = CHUNK", "experiments/test_known_synther.py::test_half_of_a_batch_is_synthetic_after_the_first_fit_and_none_before"),
-    ("experiments/synther.py", "fit.due(run.options.log_every)", "fit.due(1)", "experiments/test_known_synther.py::test_rows_of_a_fit_have_their_kind_and_its_steps"),
+    ("experiments/runs/phase.py", "if write or self.due", "if self.due", "experiments/test_known_synther.py::test_a_held_out_loss_is_written_when_it_is_looked_at"),
+    ("experiments/runs/phase.py", "self.run.require_finite(row, state)", "pass", "experiments/test_known_synther.py::test_a_fit_that_diverges_stops_the_run_with_a_dump"),
+    ("agents/synther/noise.py", "torch.stack(parts).amin(0)", "parts[0]", "experiments/test_known_synther.py::test_the_nearest_row_may_lie_in_any_part"),
+    ("experiments/runs/phase.py", "if write or self.due(self.run.options.log_every):", "if write or self.due(1):", "experiments/test_known_synther.py::test_rows_of_a_fit_have_their_kind_and_its_steps"),
     ("experiments/synther.py", " and not model.done", "", "experiments/test_known_synther.py::test_rows_of_a_fit_have_their_kind_and_its_steps"),
     ("experiments/synther.py", "torch.cat([d.rows for d in s.datasets])", "torch.cat([d.rows for d in s.given])", "experiments/test_known_synther.py::test_offline_a_learner_has_synthetic_rows_in_place_of_the_data"),
     ("experiments/loops/memories.py", "action=s.learner.label(every.obs, every.action)", "action=every.action", "experiments/test_oer_runs.py::test_a_generator_is_of_labelled_rows"),

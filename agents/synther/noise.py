@@ -13,6 +13,15 @@ SAMPLE = 1000  # rows whose distances to the real ones are compared
 CHUNK = 50_000  # real rows at a time
 
 
+def nearest(x: Tensor, among: Tensor) -> Tensor:
+    """Return the Euclidean distance [n] of each row of x [n, d] to the nearest of others [m, d]."""
+    out = []
+    for some in torch.split(x, SAMPLE):  # neither n x m distances nor m rows' at once
+        parts = [torch.cdist(some, rows).amin(1) for rows in torch.split(among, CHUNK)]
+        out.append(torch.stack(parts).amin(0))
+    return torch.cat(out)
+
+
 class Noise:
     """Packed rows [M, width] drawn with replacement, with Gaussian noise of `sd`.
 
@@ -51,9 +60,9 @@ class Noise:
     def _distance(self, rows: Tensor, some: Tensor) -> float:
         real = rows[:, : self.modelled]
         mean, std = real.mean(0), real.std(0) + 1e-5
-        a, b = ((x - mean) / std for x in (some[:SAMPLE, : self.modelled], real))
-        nearest = [torch.cdist(a, some).min(1).values for some in torch.split(b, CHUNK)]
-        return float(torch.stack(nearest).min(0).values.mean())
+        return float(
+            nearest(*((x - mean) / std for x in (some[:SAMPLE, : self.modelled], real))).mean()
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the size of the noise and the generator's state."""

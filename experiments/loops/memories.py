@@ -8,7 +8,6 @@ from ...agents.synther.config import DiffusionConfig
 from ...agents.synther.diffusion import Diffusion
 from ...agents.synther.source import Frozen
 from ...buffers import Layout, Source
-from ..runs.phase import Phase
 from ..runs.run import Run
 from .continual import Learning
 
@@ -42,9 +41,7 @@ def generated(run: Run, c: Any, s: Learning) -> Source:
         if fit.step == 0:
             model.begin(rows)
         while fit.step < fit.steps and not model.done:
-            row = model.fit_step(rows)
-            fit.tick(1)
-            advance_phase(run, fit, s, row)
+            fit.advance(model.fit_step(rows), s.state_dict)
     s.generator = None
     return Frozen(model)
 
@@ -59,10 +56,3 @@ def go_on(c: Any, s: Learning, state: Mapping[str, Any]) -> None:
 
 # By the name that `--memory` takes; beside them stand replay, none and distilled.
 MEMORIES = {"synther": Memory(lambda c, layout: Frozen(generator_of(c, layout)), generated)}
-
-
-def advance_phase(run: Run, fit: Phase, s: Learning, row: Mapping[str, Any]) -> None:
-    """After a step of a fit: write and save, each when it is due."""
-    if fit.due(run.options.log_every):
-        fit.log(row)
-    run.keep(s.state_dict)

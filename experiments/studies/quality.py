@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...agents.synther import noise
 from ...buffers import Layout
 from ...envs import BatchEnv
 
@@ -71,15 +72,15 @@ def two_sample_auc(real: Floats, made: Floats, seed: int = 0) -> tuple[float, in
     return float(roc_auc_score(y[~learn], score)), n
 
 
-def nearest(x: Floats, among: Floats, scale: Floats, chunk: int = 2048) -> Floats:
+def nearest(x: Floats, among: Floats, scale: Floats) -> Floats:
     """Return the Euclidean distance [n] of each row to the nearest of others, by columns / scale.
 
     Columns that do not change, scale 0, are left out.
     """
     use = scale > 0
-    a, b = (torch.from_numpy(v[:, use] / scale[use]) for v in (x, among))
-    parts = [torch.cdist(a[i : i + chunk], b).amin(1) for i in range(0, len(a), chunk)]
-    out: Floats = torch.cat(parts).numpy()
+    out: Floats = noise.nearest(
+        *(torch.from_numpy(v[:, use] / scale[use]) for v in (x, among))
+    ).numpy()
     return out
 
 

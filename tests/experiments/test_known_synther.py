@@ -9,10 +9,12 @@ from tiny import config
 
 from reverie.agents import SAC, TD3Config
 from reverie.agents.offline.iql import IQL
+from reverie.agents.synther import noise
+from reverie.agents.synther.diffusion import Diffusion
 from reverie.agents.synther.noise import Noise
 from reverie.agents.synther.source import Rehearsed
 from reverie.buffers import Dataset, Layout, ReplayBuffer, Transitions, load_dataset
-from reverie.experiments import iql, rebrac, sac, synther
+from reverie.experiments import iql, oer, rebrac, sac, synther
 from reverie.experiments.loops.stored import synthetic
 from reverie.experiments.runs.stopping import Diverged
 
@@ -116,12 +118,12 @@ def test_rows_of_a_fit_have_their_kind_and_its_steps(seen, monkeypatch, last, lo
     assert g.diffusion.steps == min(last, 70)
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.5])
-def test_the_control_repeats_real_rows_with_noise(seen, noise):
-    s, g, _, _ = seen(rows="noise", noise=noise)
+@pytest.mark.parametrize("size", [0.0, 0.5])
+def test_the_control_repeats_real_rows_with_noise(seen, size):
+    s, g, _, _ = seen(rows="noise", noise=size)
     real, made = s.buffer.rows()[:180], g.store.rows()  # made at 180
     same = (made[:, None] == real[None]).all(-1)
-    assert same.any(1).all() if noise == 0 else not same.any()
+    assert same.any(1).all() if size == 0 else not same.any()
     assert g.diffusion.begun == []
 
 
@@ -221,6 +223,32 @@ def test_rows_are_of_the_datas_rules_or_of_none(tmp_path, monkeypatch):
     assert [m.rules.reward is None for m in models] == [False, True]
 
 
+def test_a_held_out_loss_is_written_when_it_is_looked_at(seen, monkeypatch):
+    def fit_step(self, rows):
+        self.steps += 1
+        more = {"held_out_loss": torch.tensor(0.5)} if self.steps == 25 else {}
+        return {"loss": torch.tensor(1.0), **more}
+
+    monkeypatch.setattr(Marked, "fit_step", fit_step)
+    _, _, _, rows = seen(steps=60)
+    found = [(r["step"], "held_out_loss" in r) for r in rows if r["kind"] == "diffusion fit"]
+    assert found == [(25, True), (60, False), (70, False)]
+
+
+@pytest.mark.parametrize("memory", [False, True])
+def test_a_fit_that_diverges_stops_the_run_with_a_dump(memory, tmp_path, monkeypatch):
+    """Of the online run and of a memory of OER: siblings by the one `Phase.advance`."""
+    real = Diffusion.fit_step
+
+    def fit_step(self, rows):
+        return {**real(self, rows), "loss": torch.tensor(torch.nan)}
+
+    monkeypatch.setattr(Diffusion, "fit_step", fit_step)
+    method, module = ("oer-synther", oer) if memory else ("synther", synther)
+    with pytest.raises(Diverged, match=r"loss not finite.*dumped to"):
+        module.main(config(method, tmp_path, "run"))
+
+
 def test_rows_that_are_not_finite_stop_the_run_with_a_dump(seen, monkeypatch):
     def diverged(self, n, stop=None):
         raise FloatingPointError("3 of 25 generated rows are not finite")
@@ -246,6 +274,16 @@ def test_shares_are_of_what_there_is():
 # -- noise
 
 
+def test_the_nearest_row_may_lie_in_any_part(monkeypatch):
+    monkeypatch.setattr(noise, "SAMPLE", 2)
+    monkeypatch.setattr(noise, "CHUNK", 2)
+    x, among = (
+        torch.tensor([[0.0], [5.0], [9.0]]),
+        torch.tensor([[7.0], [4.0], [1.0], [30.0], [9.0]]),
+    )
+    assert noise.nearest(x, among).tolist() == [1, 1, 0]
+
+
 def noise_of(sd=0.5):
     """Rows of 1 + 1 dimensions: obs 0 or 4, action 0.9, reward 2 or -2, next_obs 10, ended."""
     layout = Layout(1, 1)
@@ -254,8 +292,8 @@ def noise_of(sd=0.5):
 
 
 def test_noise_is_in_standard_deviations_of_each_column():
-    noise, rows = noise_of(0.1)
-    made = noise.generate(rows, 20_000)
+    maker, rows = noise_of(0.1)
+    made = maker.generate(rows, 20_000)
     of = made[:, 4] == 1
     assert 0.48 < of.float().mean() < 0.52 and torch.equal(made[:, 5], 1 - made[:, 4])
     # obs and reward have a standard deviation of 2, action and next_obs none
@@ -269,13 +307,13 @@ def test_noise_is_in_standard_deviations_of_each_column():
 
 
 def test_matched_noise_lies_as_far_from_real_rows_as_the_generated_ones_do():
-    noise, rows = noise_of()
+    maker, rows = noise_of()
     rows = torch.randn(2000, 6, generator=torch.Generator().manual_seed(0))
     made = noise_of(0.3)[0].generate(rows, 1000)
-    noise.match(rows, made)
-    assert noise.sd == pytest.approx(0.3, abs=0.03)
-    before = noise.generate(rows, 10)
+    maker.match(rows, made)
+    assert maker.sd == pytest.approx(0.3, abs=0.03)
+    before = maker.generate(rows, 10)
     again = noise_of()[0]
-    noise.match(rows, made)
-    again.load_state_dict(noise.state_dict())
-    assert torch.equal(again.generate(rows, 10), noise.generate(rows, 10)) and len(before) == 10
+    maker.match(rows, made)
+    again.load_state_dict(maker.state_dict())
+    assert torch.equal(again.generate(rows, 10), maker.generate(rows, 10)) and len(before) == 10

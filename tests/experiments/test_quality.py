@@ -51,11 +51,9 @@ def test_a_classifier_tells_a_shift_and_not_a_copy():
 
 
 def test_nearest_by_hand():
-    """(0, 0) to (3 / 1, 8 / 2) is 5, a constant column left out; chunks change nothing."""
+    """(0, 0) to (3 / 1, 8 / 2) is 5, a constant column left out."""
     x, among = np.zeros((3, 3)), np.array([[3.0, 8, 7], [30, 80, 7]])
-    for chunk in (1, 2048):
-        out = q.nearest(x, among, np.array([1.0, 2, 0]), chunk)
-        assert out.tolist() == [5, 5, 5]
+    assert q.nearest(x, among, np.array([1.0, 2, 0])).tolist() == [5, 5, 5]
 
 
 LAYOUT = Layout(1, 1)
