@@ -87,6 +87,7 @@ PRESETS = {
         learning_starts=1_000,
         refit_every=1_000,
         synthetic=50_000,
+        compile=True,  # 180,000 updates of layer-normalised critics pay for it
         agent=_SMALL,
         diffusion=DiffusionConfig(width=128, updates=2_000),
         run=RunOptions(eval_every=1_000, checkpoint_every=5_000),

@@ -181,6 +181,14 @@ def config(method, out, name, **changes):
     return dataclasses.replace(build(module, out, name), **changes)
 
 
+@functools.cache
+def finished(method):
+    """Return the configuration of a run to its end, and its result: to look at, not to change."""
+    options = config(method, tempfile.mkdtemp(prefix="reverie-finished-"), "whole")
+    options = dataclasses.replace(options, run=dataclasses.replace(options.run, tensorboard=True))
+    return options, module_of(method).main(options)
+
+
 def judging_worlds(options, result):
     """Return worlds as a run was last judged in, and the returns of those."""
     more = {}

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...agents import SAC, TD3
+from ...agents import SAC, TD3, SACConfig
 from ...buffers import Layout, ReplayBuffer, Transitions
 from .report import OURS, BenchOptions, Peer, Report, Row, interleave, torch_threads, version
 
@@ -15,6 +15,8 @@ OBS, ACT, BATCH, HIDDEN = 17, 6, 256, (256, 256)
 STEPS = 10  # gradient steps in one turn; even, so that TD3's delay is the same for all
 ROWS = 100_000  # transitions in each replay buffer
 AGENTS: dict[str, Any] = {"SAC": SAC, "TD3": TD3}
+EAGER = "our eager"
+SMALL = SACConfig(policy_delay=20, actor_value="mean", critic_norm="layer", hidden=(128, 128))
 
 Work = Callable[[], int]
 
@@ -36,7 +38,19 @@ def run(options: BenchOptions, rows: int = ROWS) -> Report:
             for variant in variants:
                 report.rows.append(Row(name + variant, OURS, rates[variant]))
                 report.rows.append(Row(name + variant, SB3, rates[SB3]))
+        if options.compile:
+            report.rows.extend(normalised(options, rows))
     return report
+
+
+def normalised(options: BenchOptions, rows: int) -> list[Row]:
+    """Measure what compiling brings where critics have layer norm, as in SynthER's `cpu` preset."""
+    contestants = {
+        who: make_ours("SAC", rows, config=SMALL, batch=128, compile=who == OURS)
+        for who in (OURS, EAGER)
+    }
+    rates = interleave(contestants, options.repeats, options.seconds)
+    return [Row("SAC 2x128 layer norm compile", who, rates[who]) for who in (OURS, EAGER)]
 
 
 def _peers(options: BenchOptions) -> tuple[Peer, ...]:
@@ -45,6 +59,7 @@ def _peers(options: BenchOptions) -> tuple[Peer, ...]:
     return (
         Peer(OURS, version("reverie"), f"{sizes}; {threads}; float32 unless the row says so"),
         Peer(SB3, version("stable-baselines3"), f"{sizes}; {threads}; float32, train(), no logger"),
+        *([Peer(EAGER, version("reverie"), "the same without compile")] if options.compile else []),
     )
 
 
@@ -61,15 +76,23 @@ def _columns(rows: int) -> Transitions:
     )
 
 
-def make_ours(name: str, rows: int, *, bfloat16: bool = False, compile: bool = False) -> Work:
+def make_ours(
+    name: str,
+    rows: int,
+    *,
+    config: SACConfig | None = None,
+    batch: int = BATCH,
+    bfloat16: bool = False,
+    compile: bool = False,
+) -> Work:
     """Return a callable that takes `STEPS` gradient steps of our SAC or TD3."""
-    agent = AGENTS[name](OBS, ACT, bfloat16=bfloat16, compile=compile)
+    agent = AGENTS[name](OBS, ACT, config, bfloat16=bfloat16, compile=compile)
     buffer = ReplayBuffer(Layout(OBS, ACT), rows, rows)
     buffer.add(_columns(rows))
 
     def work() -> int:
         for _ in range(STEPS):
-            agent.update(buffer.sample(BATCH))
+            agent.update(buffer.sample(batch))
         return STEPS
 
     return work

@@ -142,3 +142,22 @@ def test_learner_bench_reports():
     report = learner.run(BenchOptions("learner", **TINY), rows=512)
     assert report.cases() == ["SAC", "SAC bfloat16", "TD3", "TD3 bfloat16"]
     ratios_hold(report)
+
+
+def test_learner_bench_says_what_compiling_brings(monkeypatch):
+    """By eager critics that are as large: the ratio's other half."""
+    asked = []
+
+    def made(name, rows, **how):
+        asked.append((name, how["config"].critic_norm, how["batch"], how["compile"]))
+        return lambda: 2 if how["compile"] else 1
+
+    monkeypatch.setattr(learner, "make_ours", made)
+    options = BenchOptions("learner", compile=True, **TINY)
+    assert [(r.case, r.who) for r in learner.normalised(options, 512)] == [
+        ("SAC 2x128 layer norm compile", learner.OURS),
+        ("SAC 2x128 layer norm compile", learner.EAGER),
+    ]
+    assert asked == [("SAC", "layer", 128, True), ("SAC", "layer", 128, False)]
+    assert learner.EAGER in [p.name for p in learner._peers(options)]
+    assert learner.EAGER not in [p.name for p in learner._peers(BenchOptions("learner", **TINY))]

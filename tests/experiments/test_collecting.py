@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tiny import config
+from tiny import config, finished
 
 from reverie.agents import RandomPolicy, evaluate
 from reverie.agents.actors import ActorPolicy
@@ -86,7 +86,7 @@ def test_a_runs_replay_is_what_it_stored(tmp_path):
 
 def test_mixtures_share_the_transitions(tmp_path, monkeypatch):
     monkeypatch.setattr(zoo, "HERE", tmp_path / "zoo")
-    run = sac.main(config("sac", tmp_path, "run")).path
+    run = finished("sac")[1].path
     zoo.add(run, "reacher-tiny", 660, note="a test")
     card = zoo.card("reacher-tiny")
     assert zoo.names() == ["reacher-tiny"] and card["steps"] == 660 and card["curve"][-1][0] == 660

@@ -15,7 +15,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from tiny import BY_LOOP, config, module_of
+from tiny import BY_LOOP, config, finished, module_of
 
 from reverie.agents import SAC, TD3
 from reverie.buffers import Card, Dataset, Transitions
@@ -84,9 +84,9 @@ def test_a_policy_takes_what_the_environment_gives_and_gives_what_it_takes(name,
     many.step(native)
 
 
-def test_act_returns_one_kind_of_thing(tmp_path):
+def test_act_returns_one_kind_of_thing():
     """Actions: an array for an array, a tensor for a tensor, whatever else is given."""
-    policy = load_policy(sac.main(config("sac", tmp_path, "run", steps=150)).path)
+    policy = load_policy(finished("sac")[1].path)
     obs = np.zeros((3, 10))
     assert isinstance(policy.act(obs), np.ndarray)
     for got in (policy.act(torch.zeros(3, 10)), policy.act(torch.zeros(3, 10), explore=True)):
@@ -120,10 +120,9 @@ def test_a_policy_with_a_memory_is_not_played_without_it():
 
 
 @pytest.mark.parametrize("method", BY_LOOP)
-def test_a_loaded_policy_is_its_actor_alone(method, tmp_path):
+def test_a_loaded_policy_is_its_actor_alone(method):
     """No optimiser, no critic, and tensors that share no memory with anything larger."""
-    steps = 330 if method == "oer" else 120
-    policy = load_policy(module_of(method).main(config(method, tmp_path, "run", steps=steps)).path)
+    policy = load_policy(finished(method)[1].path)
     blob = pickle.dumps(policy.policy)
     held = [x for x in vars(policy.policy).values() if isinstance(x, torch.nn.Module)]
     weights = sum(p.numel() * 4 for module in held for p in module.parameters())
@@ -138,16 +137,16 @@ def test_a_loaded_policy_is_its_actor_alone(method, tmp_path):
     assert np.array_equal(again.native(obs), policy.native(obs))
 
 
-def test_a_policy_is_sent_to_a_spawned_process(tmp_path):
-    policy = load_policy(td3.main(config("td3", tmp_path, "run", steps=150)).path)
+def test_a_policy_is_sent_to_a_spawned_process():
+    policy = load_policy(finished("td3")[1].path)
     obs = np.random.default_rng(0).normal(size=(5, 10))
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert np.array_equal(pool.apply(policy.native, (obs,)), policy.native(obs))
 
 
 @pytest.mark.parametrize(("method", "agent"), [("sac", SAC), ("td3", TD3)])
-def test_exploration_goes_on_where_the_agent_was(method, agent, tmp_path):
-    path = module_of(method).main(config(method, tmp_path, "run", steps=150)).path
+def test_exploration_goes_on_where_the_agent_was(method, agent):
+    path = finished(method)[1].path
     from reverie.experiments.runs import checkpoint
 
     state = checkpoint.load(path / "checkpoints", path / "buffer").state["agent"]
@@ -160,8 +159,8 @@ def test_exploration_goes_on_where_the_agent_was(method, agent, tmp_path):
         assert torch.equal(policy.act(obs, explore=explore), want)
 
 
-def test_other_widths_are_told(tmp_path, capsys):
-    path = sac.main(config("sac", tmp_path, "run", steps=150)).path
+def test_other_widths_are_told(capsys):
+    path = finished("sac")[1].path
     assert cli.main(["eval", str(path), "--env", "Hopper-v5", "--episodes", "2"]) == 2
     told = capsys.readouterr().err
     assert "Hopper-v5 has observations of 11 numbers and actions of 3" in told

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import BY_LOOP, LOOPS, METHODS, config, judging_worlds, module_of
+from tiny import BY_LOOP, LOOPS, METHODS, config, finished, judging_worlds, module_of
 
-from reverie.agents import collect, evaluate
+from reverie.agents import SACConfig, collect, evaluate
 from reverie.agents.playing import EVAL_SEED
 from reverie.envs import make
-from reverie.experiments import cli, load_policy, load_run, sac, td3
-from reverie.experiments.runs import checkpoint
+from reverie.experiments import cli, load_policy, load_run, sac
+from reverie.experiments.runs import checkpoint, resources
 from reverie.experiments.runs.codec import decode, encode
 from reverie.experiments.runs.config import from_dict, to_dict
 from reverie.experiments.runs.stopping import INTERRUPTED
@@ -41,15 +41,12 @@ def same_run(a, b):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_run_directory_is_complete(name, tmp_path):
-    module = module_of(name)
-    options = config(name, tmp_path, "a")
-    options = dataclasses.replace(options, run=dataclasses.replace(options.run, tensorboard=True))
-    result = module.main(options)
-    assert result.path == tmp_path / "a" and result.steps == 660
+def test_a_run_directory_is_complete(name):
+    options, result = finished(name)
+    assert result.path == Path(options.run.out) / "whole" and result.steps == 660
     assert np.isfinite(result.eval_return) and result.evaluation.returns.shape[1] == 1
     run = load_run(result.path)
-    assert run.method == name.partition("-")[0] and from_dict(module.Config, run.config) == options
+    assert run.method == name.partition("-")[0] and from_dict(type(options), run.config) == options
     assert run.stamp["status"] == "finished" and run.stamp["step"] == 660
     assert {"reverie", "revision", "packages", "cpu", "threads", "seed"} <= run.stamp.keys()
     assert "native, mujoco" in run.stamp["notes"]["engine"]
@@ -75,9 +72,8 @@ def test_a_run_directory_is_complete(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_policy_of_a_run_is_the_one_that_was_judged(name, tmp_path):
-    options = config(name, tmp_path, "a")
-    result = module_of(name).main(options)
+def test_the_policy_of_a_run_is_the_one_that_was_judged(name):
+    options, result = finished(name)
     judge, expected = judging_worlds(options, result)
     again = evaluate(load_policy(result.path), judge, seed=EVAL_SEED)
     assert np.array_equal(again.returns, expected)
@@ -85,8 +81,7 @@ def test_the_policy_of_a_run_is_the_one_that_was_judged(name, tmp_path):
 
 @pytest.mark.parametrize("name", BY_LOOP)
 def test_the_same_seed_gives_the_same_run_and_another_does_not(name, tmp_path):
-    module = module_of(name)
-    a = module.main(config(name, tmp_path, "a")).path
+    module, a = module_of(name), finished(name)[1].path
     torch.rand(3), np.random.rand(3)  # the global generators are nobody's business
     b = module.main(config(name, tmp_path, "b")).path
     same_run(a, b)
@@ -101,7 +96,6 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(name, tmp_path):
 )
 def test_a_resumed_run_continues_bit_for_bit(name, stop, tmp_path):
     module = module_of(name)
-    whole = module.main(config(name, tmp_path, "whole")).path
     parts = config(name, tmp_path, "parts")
     module.main(dataclasses.replace(parts, steps=stop))
     # The run cut at `stop` judged itself there: go on from the checkpoint before, as after a kill.
@@ -113,12 +107,34 @@ def test_a_resumed_run_continues_bit_for_bit(name, stop, tmp_path):
         stamp.pop("saved")
         (tmp_path / "parts" / "stamp.json").write_text(json.dumps(stamp))
     module.main(parts, resume=True)
+    same_run(finished(name)[1].path, tmp_path / "parts")
+
+
+@pytest.mark.slow
+def test_a_compiled_run_continues_bit_for_bit(tmp_path):
+    """Compiled code is its own rounding, the same in every process of one machine."""
+    agent = SACConfig(hidden=(24, 24), critic_norm="layer")
+    whole = sac.main(config("sac", tmp_path, "whole", compile=True, agent=agent)).path
+    parts = config("sac", tmp_path, "parts", compile=True, agent=agent)
+    sac.main(dataclasses.replace(parts, steps=300))
+    torch._dynamo.reset()  # as a new process begins
+    sac.main(parts, resume=True)
     same_run(whole, tmp_path / "parts")
+
+
+def test_compiling_without_a_compiler_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    with pytest.raises(
+        ValueError, match=r"no C\+\+ compiler: install g\+\+ .* or give --no-compile"
+    ):
+        sac.main(config("sac", tmp_path, "a", compile=True))
+    assert not (tmp_path / "a").exists()
+    resources.check_compiler("cuda")  # compiles by other means
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "no manifest", "no shard"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(damage, tmp_path, caplog):
-    whole = sac.main(config("sac", tmp_path, "whole")).path
+    whole = finished("sac")[1].path
     parts = sac.main(config("sac", tmp_path, "parts")).path
     newest = checkpoint.list_checkpoints(parts / "checkpoints")[-1]
     target = newest / "tensors.safetensors"
@@ -205,9 +221,8 @@ def test_utd_counts_updates_per_transition_whatever_num_envs(tmp_path, monkeypat
     assert counts == [60, 60, 15, 120]
 
 
-def test_policies_load_and_act(tmp_path):
-    path = td3.main(config("td3", tmp_path, "a", steps=150)).path
-    policy = load_policy(path)
+def test_policies_load_and_act():
+    policy = load_policy(finished("td3")[1].path)
     obs = np.zeros(10, np.float32)
     assert policy.act(obs).shape == (2,) and policy.act(obs[None]).shape == (1, 2)
     with pytest.raises(ValueError, match="takes 10"):
@@ -333,7 +348,7 @@ def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path):
 
 
 def test_watch_or_a_clear_message(tmp_path, capsys):
-    path = sac.main(config("sac", tmp_path, "a", steps=150)).path
+    path = finished("sac")[1].path
     status = cli.main(["watch", str(path), "--out", str(tmp_path / "w.png"), "--steps", "20"])
     text = capsys.readouterr()
     if status:
