@@ -25,7 +25,7 @@ class DiffusionConfig:
     warm: bool = True
     """continue from the last fit's weights; false: from new ones, as published"""
     held_out: float = 0.05
-    """share of the rows that no fit sees, until the ring wraps: they choose the best weights"""
+    """share of the rows that no fit ever learns from: they choose the best weights"""
     judge_every: int = 500
     """updates between two looks at the held-out loss"""
     patience: int = 10

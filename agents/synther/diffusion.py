@@ -195,9 +195,18 @@ class Diffusion:
         return self._parts
 
     def _features_of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.codec.encode(rows)
-        held = held_out(len(rows), self.config.held_out).to(self.device)
+        features, held = self.codec.encode(rows), self.held(rows).to(self.device)
+        if bool(held.all()):
+            raise ValueError(
+                f"all {len(rows)} rows are alike, or so many that none is left to learn from: "
+                "collect others, or give held_out=0"
+            )
         return features[~held], features[held]
+
+    def held(self, rows: Tensor) -> Tensor:
+        """Return which of packed rows [n, width] no fit of this model learns from [n]."""
+        o, a = self.layout.obs_dim, self.layout.act_dim
+        return held_out(rows[:, : 2 * o + a + 1], self.config.held_out)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -269,7 +278,18 @@ def digest(rows: Tensor) -> int:
     return int(rows_digest(rows)[:16], 16)
 
 
-def held_out(n: int, share: float) -> Tensor:
-    """Return which of n rows are held out [n]: a row stays so as others are added behind it."""
-    place = torch.arange(n) * 2_654_435_761 % 2**32  # Knuth's multiplicative hash
-    return place < share * 2**32  # the first row always, unless share is 0
+def held_out(rows: Tensor, share: float) -> Tensor:
+    """Return which of rows [n, d] are held out [n], told by each row's own bits.
+
+    So a row is held out in every fit that meets it, wherever it lies in a ring, and a copy of it is
+    too. One at least is, unless share is 0.
+    """
+    hashed = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+    for column in rows.float().contiguous().view(torch.int32).unbind(1):
+        hashed = (hashed ^ column) * 0x9E3779B97F4A7C1  # wraps
+        hashed = hashed ^ (hashed >> 29)
+    place = hashed >> 16 & 0xFFFFFFFF
+    out = place < share * 2**32
+    if share and len(rows) and not bool(out.any()):
+        out[place.argmin()] = True
+    return out

@@ -147,14 +147,36 @@ def test_a_fit_that_no_longer_gets_better_ends_with_its_best_weights():
 
 
 def test_held_out_rows_stay_so_and_no_update_sees_them():
-    few, many = held_out(1000, 0.1), held_out(5000, 0.1)
-    assert torch.equal(few, many[:1000]) and 90 <= int(few.sum()) <= 110
-    assert not held_out(1000, 0.0).any() and held_out(1, 0.05).all()
     rows, one = made_rows(), model(held_out=0.2)
     one.begin(rows)
     train, held = one._split(rows)
-    assert torch.allclose(held, one.codec.encode(rows[held_out(200, 0.2)]), atol=1e-6)
-    assert len(train) + len(held) == 200
+    assert torch.allclose(held, one.codec.encode(rows[one.held(rows)]), atol=1e-6)
+    assert len(train) + len(held) == 200 and 25 <= len(held) <= 55
+    told = torch.cat([rows, torch.rand(200, 3)], 1)  # flags and extra columns say nothing of it
+    told[:, 9:] = 0.5
+    more = model(held_out=0.2, layout=Layout(3, 2, {"next_known": 1, "context": 2}))
+    assert torch.equal(more.held(told), one.held(rows))
+
+
+def test_a_row_is_held_out_by_itself_wherever_it_lies():
+    """A ring that wraps moves rows to other places, and a copy must not be learned from."""
+    rows = torch.randn(20_000, 9, generator=torch.Generator().manual_seed(0))
+    held = held_out(rows, 0.1)
+    assert abs(int(held.sum()) - 2000) < 4 * (20_000 * 0.1 * 0.9) ** 0.5
+    assert torch.equal(held_out(rows[7_000:], 0.1), held[7_000:])
+    assert torch.equal(held_out(rows.flip(0), 0.1), held.flip(0))
+    whole = torch.arange(20_000.0)[:, None] * torch.ones(9)  # few bits of a column are set
+    for values in (whole, whole * torch.eye(9)[0], whole * torch.eye(9)[8], -whole):
+        assert abs(int(held_out(values, 0.1)[1:].sum()) - 2000) < 200
+    assert not held_out(rows, 0.0).any() and held_out(rows[:1], 0.05).all()
+    assert int(held_out(rows[~held][:30], 0.1).sum()) == 1  # none of them would be by its own
+
+
+def test_rows_that_are_all_alike_are_refused():
+    row = next(r for r in made_rows() if bool(held_out(r[:9].repeat(2, 1), 0.5).all()))
+    assert model(held_out=0.5).held(row.repeat(40, 1)).all()
+    with pytest.raises(ValueError, match="all 40 rows are alike, or so many that none is left"):
+        model(held_out=0.5).begin(row.repeat(40, 1))
 
 
 def test_a_warm_fit_goes_on_from_the_average_and_a_cold_one_does_not():
