@@ -64,6 +64,11 @@ COMMANDS = {
         "main",
         "a dataset from policies or a run's replay: reverie collect --policy zoo:NAME",
     ),
+    "quality": Command(
+        ".looking.quality",
+        "main",
+        "generated rows beside real ones: reverie quality RUN",
+    ),
     "compare": Command(
         ".studies.compare", "main", "arms x tasks x seeds: reverie compare SUITE.toml --jobs 2"
     ),

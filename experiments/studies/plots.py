@@ -50,7 +50,11 @@ def grouped(runs: Sequence[LoadedRun]) -> dict[str, list[LoadedRun]]:
     return out
 
 
-def _figure(*grid: int, size: tuple[float, float]) -> tuple[Any, Any]:
+def new_figure(*grid: int, size: tuple[float, float]) -> tuple[Any, Any]:
+    """Return a figure for a file, of that size in inches, and its axes, in a grid if one is given.
+
+    No window is asked for.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -90,7 +94,7 @@ def curves(runs: Sequence[LoadedRun], out: Path, kind: str = "eval") -> Path:
     having = [r for r in runs if len(r.frame(kind).get("return", ()))]
     if not having:
         raise ValueError(f"no run has {kind!r} returns yet: {[str(r.path) for r in runs]}")
-    figure, axes = _figure(size=(6.5, 4.0))
+    figure, axes = new_figure(size=(6.5, 4.0))
     for i, (name, mine) in enumerate(grouped(having).items()):
         _draw(axes, [r.frame(kind) for r in mine], f"C{i}", name)
     units = dict.fromkeys(step_unit(r.method) for r in having)
@@ -111,7 +115,7 @@ def tradeoff(folders: Sequence[Path], x: str, y: str, out: Path) -> Path:
             arms[f"{folder.name}/{arm}" if arm in arms else arm] = rows
     if not arms:
         raise ValueError(f"no results with {x!r} and {y!r} in {[str(f) for f in folders]}")
-    figure, axes = _figure(size=(8.0, 4.5))
+    figure, axes = new_figure(size=(8.0, 4.5))
     for i, (arm, rows) in enumerate(sorted(arms.items(), key=lambda a: a[1][:, 0].mean())):
         at, mean = rows[:, 0].mean(), rows[:, 1].mean()
         if len(rows) > 1:
@@ -147,7 +151,7 @@ def panels(runs: Sequence[Kept], out: Path, units: str | None = None) -> Path:
     arms = list(dict.fromkeys(r.arm for r in runs))
     units = units or " or ".join(dict.fromkeys(step_unit(r.stamp.get("method", "")) for r in runs))
     tasks = list(dict.fromkeys(r.task for r in runs))
-    figure, panels = _figure(1, len(tasks), size=(5.5 * len(tasks), 4))
+    figure, panels = new_figure(1, len(tasks), size=(5.5 * len(tasks), 4))
     for task, axes in zip(tasks, panels[0], strict=True):
         for i, arm in enumerate(arms):
             if frames := [r.columns for r in runs if (r.arm, r.task) == (arm, task)]:

@@ -122,10 +122,10 @@ def quality(
     """Return every measure of generated rows [n, width] by name, and what was not measured.
 
     `train`: the rows that the generator was fit to; `fresh`: real rows that it never saw, against
-    which it is compared. `env`: a world of the task, for the error of its dynamics.
+    which it is compared (`_real`: what these have of each measure, or `train`). `env`: a world of
+    the task, for the error of its dynamics, and for that of rows of `train` with as much noise as
+    puts them as far from it as generated rows lie.
     """
-    from .simulated import dynamics_error
-
     real, seen, new = (features(x, layout) for x in (fresh, train, made))
     scale = seen.std(0)
     auc, rows = two_sample_auc(real, new, seed)
@@ -134,7 +134,9 @@ def quality(
         "rows": len(made),
         "rows_real": len(fresh),
         "marginal": marginal(real, new),
+        "marginal_real": marginal(real, seen),
         "correlation": correlation(real, new),
+        "correlation_real": correlation(real, seen),
         "two_sample_auc": auc,
         "two_sample_rows": rows,
         "nearest": novelty,
@@ -145,7 +147,28 @@ def quality(
     }
     notes = [] if rows >= BLIND else [f"a classifier is nearly blind at {rows:,} rows of each"]
     if env is not None:
-        measured, told = dynamics_error(env, made, fresh, layout)
+        measured, told = simulated(env, made, train, fresh, layout, seed)
         out |= measured
         notes += told
     return {**out, "notes": notes}
+
+
+def simulated(
+    env: BatchEnv, made: Tensor, train: Tensor, fresh: Tensor, layout: Layout, seed: int = 0
+) -> tuple[dict[str, float], list[str]]:
+    """Return the errors of `dynamics_error`, those of rows with noise beside them, and notes.
+
+    `noise_sd`: of that noise, in standard deviations of each column; `dynamics_noise_ratio`: its
+    error by that of the generated rows.
+    """
+    from .simulated import dynamics_error
+
+    out, notes = dynamics_error(env, made, fresh, layout)
+    if out:
+        control = noise.Noise(layout, 0.0, seed=seed)
+        control.match(train, made)
+        theirs, _ = dynamics_error(env, control.generate(train, len(made)), fresh, layout)
+        out |= {"noise_sd": control.sd, "dynamics_noise": theirs["dynamics"]}
+        ratio = theirs["dynamics"] / out["dynamics"] if out["dynamics"] else math.nan
+        out["dynamics_noise_ratio"] = ratio
+    return out, notes

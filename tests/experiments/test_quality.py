@@ -1,6 +1,8 @@
 """Measures of generated rows, by hand and against the simulator."""
 
+import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +10,14 @@ import torch
 
 from reverie.agents import RandomPolicy
 from reverie.agents.synther.codec import rules_of
+from reverie.agents.synther.config import DiffusionConfig
+from reverie.agents.synther.diffusion import Diffusion
+from reverie.agents.synther.noise import Noise
 from reverie.buffers import Layout, Transitions
 from reverie.envs import make
+from reverie.experiments.looking.generated import common
 from reverie.experiments.studies import quality as q
+from reverie.experiments.studies import samplers
 from reverie.experiments.studies.simulated import dynamics_error, simulate
 
 
@@ -172,3 +179,84 @@ def test_the_report_of_a_copy_and_of_noise(hopper):
     assert noise["dynamics"] > 100 * noise["dynamics_real"] and noise["outside_box"] > 0.3
     assert noise["nearest_real"] == copy["nearest_real"] and noise["marginal"] < copy["marginal"]
     assert noise["two_sample_auc"] > copy["two_sample_auc"]
+
+
+def test_noise_that_lies_as_far_is_beside_the_error_of_generated_rows(hopper):
+    """Rows made by noise of .2 are matched by noise of .2, whose error is then theirs."""
+    _, rows, layout, env = hopper
+    train, fresh = rows[::2], rows[1::2]
+    made = Noise(layout, 0.2, seed=5).generate(train, 400)
+    out, notes = q.simulated(env, made, train, fresh, layout)
+    assert out["noise_sd"] == pytest.approx(0.2, abs=0.02)
+    assert out["dynamics_noise"] == pytest.approx(out["dynamics"], rel=0.15)
+    assert out["dynamics_noise_ratio"] == out["dynamics_noise"] / out["dynamics"]
+    assert "Hopper-v5 does not show x" in notes[0]
+    real, _ = q.simulated(env, fresh, train, fresh, layout)
+    assert real["dynamics_noise_ratio"] > 100
+
+
+def test_what_real_rows_have_of_a_score_is_between_those_seen_and_the_others():
+    train = rows_of([1, 2, 3, 4], [0] * 4, [3, 4, 5, 6], [0] * 4)
+    fresh = rows_of([3, 4, 5, 6], [0] * 4, [3, 4, 5, 6], [0] * 4)
+    out = q.quality(fresh, train, fresh, LAYOUT)
+    assert out["marginal"] == 1 and out["marginal_real"] == 1 - 0.5 / 4  # obs of 4 columns
+    assert out["correlation"] == out["correlation_real"] == 1
+    assert "dynamics" not in out
+
+
+def test_rows_of_several_contexts_say_that_their_dynamics_are_not_checked(hopper):
+    _, rows, layout, _ = hopper
+    env = make("reverie/Hopper-v5", 2, context={"gravity": [4.9, 9.8]}, dtype=torch.float64)
+    told = "Hopper-v5: rows of several contexts, so their dynamics are not checked"
+    assert dynamics_error(env, rows, rows, layout) == ({}, [told])
+
+
+TINY = DiffusionConfig(width=16, depth=1, noise_width=8, updates=30, batch_size=32, held_out=0.2)
+
+
+@pytest.fixture(scope="module")
+def study():
+    o = samplers.Options(transitions=400, rows=60, repeats=1, diffusion=TINY)
+    return o, samplers.fitted("Hopper-v5", o)
+
+
+def test_a_study_of_samplers_has_rows_that_its_fit_saw_held_out_and_never_had(study):
+    _, f = study
+    assert f.model.done and f.model.rows == len(f.train) + len(f.held) == 400
+    assert bool(f.model.held(f.held).all()) and common(f.held, f.train) == 0 < len(f.held)
+    assert len(f.fresh) == 60 and common(f.fresh, torch.cat([f.train, f.held])) == 0
+    assert common(f.train[:9], f.train) == 9
+
+
+def test_each_sampler_of_a_study_draws_by_its_own_settings_from_one_fit(study):
+    _, f = study
+    made = {}
+    for name, sampler in samplers.SAMPLERS.items():
+        rows, rate = samplers.drawn(f, sampler, 7, 3)
+        assert torch.equal(rows, samplers.drawn(f, sampler, 7, 3)[0]) and rate > 0
+        assert not torch.equal(rows, samplers.drawn(f, sampler, 7, 4)[0])
+        made[name] = rows
+    one = Diffusion(f.model.layout, replace(TINY, sampler="heun", levels=128, sigma_max=80.0),
+                    rules=f.rules)  # fmt: skip
+    one.load_state_dict(f.model.state_dict())
+    one.generator.manual_seed(3)
+    assert torch.equal(made[samplers.OFFICIAL], one.generate(7))
+    assert len({tuple(rows.flatten().tolist()) for rows in made.values()}) == len(made)
+
+
+def test_a_study_of_samplers_writes_a_line_for_each_draw(tmp_path, monkeypatch):
+    monkeypatch.setattr(samplers, "SAMPLERS", {"one, of 4": {"levels": 4}, "two": {"levels": 5}})
+    argv = ["--tasks", "Hopper-v5", "--transitions", "400", "--rows", "60", "--repeats", "2"]
+    tiny = ["--diffusion.width", "16", "--diffusion.updates", "30", "--out", str(tmp_path)]
+    assert samplers.main([*argv, *tiny]) == 0
+    lines = [x.split(",") for x in (tmp_path / "Hopper-v5.csv").read_text().splitlines()]
+    told = json.loads((tmp_path / "Hopper-v5.json").read_text())
+    assert [x[:2] for x in lines[1:]] == [["one of 4", "0"], ["two", "0"], ["one of 4", "1"],
+                                          ["two", "1"]]  # fmt: skip
+    at = lines[0].index("dynamics")
+    assert [float(x[at]) for x in lines[1:]] == pytest.approx(
+        [r["dynamics"] for r in told["rows"]], rel=1e-5
+    )
+    assert told["fit"]["rows"] == 400 and told["options"]["diffusion"]["width"] == 16
+    assert told["stamp"]["cpu"] and told["loss_by_level"]["10.0"] < 5
+    assert told["fit"]["nearest_held"] > 0
