@@ -207,6 +207,8 @@ MUTANTS = [Mutant(*row) for row in (
     ("agents/synther/samplers.py", "x = noisy + (then - raised) * (slope + corrected) / 2", "pass", "agents/synther/test_samplers.py::test_two_levels_of_the_stochastic_sampler_by_hand"),
     ("agents/synther/samplers.py", "sigma_data=1.0", "sigma_data=0.5", "agents/synther/test_samplers.py::test_two_levels_of_the_fast_sampler_by_hand"),
     ("agents/synther/samplers.py", "noise * scheduler.init_noise_sigma", "noise * sigma_max", "agents/synther/test_samplers.py::test_two_levels_of_the_fast_sampler_by_hand"),
+    ("agents/synther/samplers.py", "sigma_max, stop, \"sde-dpmsolver++\")", "sigma_max, stop)", "agents/synther/test_samplers.py::test_two_levels_of_the_fast_sampler_with_noise_by_hand"),
+    ("agents/synther/samplers.py", "x, generator=generator).prev_sample", "x).prev_sample", "agents/synther/test_samplers.py::test_two_levels_of_the_fast_sampler_with_noise_by_hand"),
     ("agents/synther/samplers.py", "scheduler.set_timesteps(levels)", "scheduler.set_timesteps(levels + 1)", "agents/synther/test_samplers.py::test_samples_of_an_exact_denoiser_are_those_of_its_data"),
     ("agents/synther/codec.py", "action.copy_(action.clamp(-EDGE, EDGE).atanh())", "action.copy_(action.atanh())", "agents/synther/test_codec.py::test_actions_by_arctanh_stay_in_the_box"),
     ("agents/synther/codec.py", "view.action.tanh_()", "pass", "agents/synther/test_codec.py::test_actions_by_arctanh_stay_in_the_box"),

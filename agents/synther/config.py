@@ -40,8 +40,9 @@ class DiffusionConfig:
     reward: Literal["rule", "modelled", "raw"] = "rule"
     """rule: computed by the task from the row where it can, modelled where not; modelled: a column;
     raw: a column that is not normalised, as published on DMC"""
-    sampler: Literal["dpm", "heun"] = "dpm"
-    """dpm: DPM-Solver++ 2M, a network call for each level; heun: the published stochastic one"""
+    sampler: Literal["dpm", "sde", "heun"] = "dpm"
+    """dpm: DPM-Solver++ 2M, a network call for each level; sde: the same with noise at each level;
+    heun: the published stochastic one"""
     levels: int = 16
     """noise levels of the sampler; heun takes 2 * levels - 1 network calls (as published: 128)"""
     sigma_max: float = 10.0

@@ -4,6 +4,7 @@ Both raise Stopped at the next level when `stop` says so.
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -52,6 +53,7 @@ def dpm(
     levels: int = 16,
     sigma_max: float = 10.0,
     stop: Callable[[], bool] = never,
+    algorithm: Literal["dpmsolver++", "sde-dpmsolver++"] = "dpmsolver++",
 ) -> Tensor:
     """Return samples [B, d] by DPM-Solver++ 2M (Lu et al. 2022), a network call for each level."""
     from diffusers.schedulers.scheduling_edm_dpmsolver_multistep import (
@@ -59,16 +61,32 @@ def dpm(
     )
 
     scheduler = EDMDPMSolverMultistepScheduler(
-        sigma_min=0.002, sigma_max=sigma_max, sigma_data=1.0, rho=7.0, solver_order=2
-    )
+        sigma_min=0.002, sigma_max=sigma_max, sigma_data=1.0, rho=7.0, solver_order=2,
+        algorithm_type=algorithm,
+    )  # fmt: skip
     scheduler.set_timesteps(levels)  # it counts its steps: a scheduler is good for one batch
     noise = torch.randn(shape, generator=generator, device=generator.device)
     x: Tensor = noise * scheduler.init_noise_sigma
     for c_noise in scheduler.timesteps:
         _look(stop)
         out = network(scheduler.scale_model_input(x, c_noise), c_noise.to(x.device))
-        x = scheduler.step(out, c_noise, x).prev_sample
+        x = scheduler.step(out, c_noise, x, generator=generator).prev_sample
     return x
+
+
+def sde(
+    network: Network,
+    shape: tuple[int, int],
+    generator: torch.Generator,
+    levels: int = 20,
+    sigma_max: float = 10.0,
+    stop: Callable[[], bool] = never,
+) -> Tensor:
+    """Return samples [B, d] by SDE-DPM-Solver++ 2M, which draws noise anew at each level.
+
+    As the published sampler's, that noise makes up for errors of the network at levels before.
+    """
+    return dpm(network, shape, generator, levels, sigma_max, stop, "sde-dpmsolver++")
 
 
 def _look(stop: Callable[[], bool]) -> None:
@@ -76,4 +94,4 @@ def _look(stop: Callable[[], bool]) -> None:
         raise Stopped("a generation of rows was told to stop")
 
 
-SAMPLERS = {"heun": heun, "dpm": dpm}
+SAMPLERS = {"heun": heun, "dpm": dpm, "sde": sde}

@@ -49,7 +49,7 @@ class QualityOptions:
     they are the rows that the run's fit held out"""
     sample: bool = False
     """let the run's generator make rows, instead of taking those that it stored"""
-    sampler: Literal["dpm", "heun"] | None = None
+    sampler: Literal["dpm", "sde", "heun"] | None = None
     """with --sample, another sampler than the run's"""
     levels: int | None = None
     """with --sample, its noise levels"""

@@ -34,6 +34,8 @@ SAMPLERS: dict[str, dict[str, Any]] = {
     "2M, 16 calls from 10": {"levels": 16, "sigma_max": 10.0},
     "2M, 32 calls from 10": {"levels": 32, "sigma_max": 10.0},
     "2M, 32 calls from 80": {"levels": 32, "sigma_max": 80.0},
+    "SDE 2M, 20 calls from 10": {"sampler": "sde", "levels": 20, "sigma_max": 10.0},
+    "SDE 2M, 32 calls from 10": {"sampler": "sde", "levels": 32, "sigma_max": 10.0},
     "Heun, 63 calls from 80": {"sampler": "heun", "levels": 32, "sigma_max": 80.0},
 }
 DATA = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from reverie.agents.synther.edm import coefficients
-from reverie.agents.synther.samplers import dpm, heun
+from reverie.agents.synther.samplers import SAMPLERS, dpm, heun, sde
 
 COMPONENTS, THIN, WIDE, RARE = 12, 0.02, 0.3, 0.02
 
@@ -68,7 +68,7 @@ def truth():
 
 @pytest.mark.parametrize(
     ("sampler", "levels", "sigma_max", "calls"),
-    [(heun, 128, 80.0, 255), (dpm, 20, 10.0, 20), (dpm, 16, 10.0, 16)],
+    [(heun, 128, 80.0, 255), (dpm, 20, 10.0, 20), (dpm, 16, 10.0, 16), (sde, 32, 10.0, 32)],
 )
 def test_samples_of_an_exact_denoiser_are_those_of_its_data(
     truth, sampler, levels, sigma_max, calls
@@ -109,6 +109,16 @@ def test_two_levels_of_the_fast_sampler_by_hand():
     wanted = (0.0002 * x + 0.9998 * x / 101) / 1.000004
     out = dpm(nothing, (5, 2), torch.Generator().manual_seed(3), levels=2)
     assert torch.allclose(out, wanted, atol=1e-6)
+
+
+def test_two_levels_of_the_fast_sampler_with_noise_by_hand():
+    """As above, with e^-h = .0002: .0002^2 of x stay, and .002 of new noise comes."""
+    draws = torch.Generator().manual_seed(3)
+    x, z = torch.randn(5, 2, generator=draws) * 101**0.5, torch.randn(5, 2, generator=draws)
+    wanted = (4e-8 * x + (1 - 4e-8) * x / 101 + 0.002 * z) / 1.000004
+    out = sde(nothing, (5, 2), torch.Generator().manual_seed(3), levels=2)
+    assert torch.allclose(out, wanted, atol=1e-6)
+    assert SAMPLERS["sde"] is sde
 
 
 def test_the_network_is_given_scaled_features_and_the_level():
