@@ -10,7 +10,7 @@ from ...agents.synther.diffusion import Diffusion
 from ...buffers import Layout
 from .report import OURS, BenchOptions, Peer, Report, Row, interleave, torch_threads, version
 
-OFFICIAL, LONGER = "published Heun", "2M, 32 calls"
+OFFICIAL, LONGER, NOISY = "published Heun", "2M, 32 calls", "SDE 2M, 20 calls"
 LAYOUT = Layout(17, 6)  # HalfCheetah's
 
 
@@ -20,6 +20,7 @@ def run(options: BenchOptions, widths: tuple[int, ...] = (128, 256), batch: int 
     peers = (
         Peer(OURS, version("reverie"), f"{same}, DPM-Solver++ 2M, 16 network calls from 10"),
         Peer(LONGER, version("diffusers"), f"{same}, DPM-Solver++ 2M, 32 network calls from 80"),
+        Peer(NOISY, version("diffusers"), f"{same}, SDE-DPM-Solver++ 2M, 20 network calls from 10"),
         Peer(OFFICIAL, version("reverie"), f"{same}, stochastic Heun, 255 network calls from 80"),
     )
     report = Report("diffusion", "rows/s", peers)
@@ -36,6 +37,7 @@ def contestants(width: int, batch: int) -> dict[str, Callable[[], int]]:
     settings = {
         OURS: ours,
         LONGER: replace(ours, levels=32, sigma_max=80.0),
+        NOISY: replace(ours, sampler="sde", levels=20),
         OFFICIAL: replace(ours, sampler="heun", levels=128, sigma_max=80.0),
     }
     models = {name: Diffusion(LAYOUT, config) for name, config in settings.items()}

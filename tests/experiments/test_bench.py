@@ -107,6 +107,9 @@ def test_offline_bench_reports():
     ratios_hold(report)
 
 
+CALLS = {OURS: 16, diffusion.LONGER: 32, diffusion.NOISY: 20, diffusion.OFFICIAL: 255}
+
+
 def test_diffusion_bench_reports_and_counts_calls():
     report = diffusion.run(BenchOptions("diffusion", **TINY), widths=(8,), batch=4)
     assert report.cases() == ["width 8"]
@@ -115,7 +118,7 @@ def test_diffusion_bench_reports_and_counts_calls():
         network, seen = fill.__closure__[1].cell_contents.average, []
         network.register_forward_hook(lambda *_, seen=seen: seen.append(1))
         assert fill() == 4
-        assert len(seen) == {OURS: 16, diffusion.LONGER: 32, diffusion.OFFICIAL: 255}[who]
+        assert len(seen) == CALLS[who]
 
 
 def test_gpu_bench_reports(tmp_path, capsys):
