@@ -24,7 +24,7 @@ Work = Callable[[], int]
 def run(options: BenchOptions, rows: int = ROWS) -> Report:
     """Measure gradient steps on random data: ours, ours in bfloat16, SB3's `train`."""
     report = Report("learner", "gradient steps/s", _peers(options))
-    variants: dict[str, dict[str, bool]] = {"": {}, " bfloat16": {"bfloat16": True}}
+    variants: dict[str, dict[str, Any]] = {"": {}, " bfloat16": {"bfloat16": True}}
     if options.compile:
         variants |= {
             " compile": {"compile": True},
