@@ -3,6 +3,7 @@
 import contextlib
 from dataclasses import replace
 from itertools import chain
+from types import SimpleNamespace
 
 import gymnasium
 import mujoco
@@ -14,6 +15,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 
 from reverie.agents.acting import advance
+from reverie.agents.dreams.api import Prediction
+from reverie.agents.dreams.env import DreamEnv
+from reverie.agents.dreams.starts import Starts
 from reverie.agents.losses import td_target
 from reverie.agents.playing import collect, evaluate
 from reverie.buffers import Layout, ReplayBuffer, Transitions
@@ -106,9 +110,45 @@ def sync(make_one, mode, **kwargs):
     return ForeignEnv(vector, SEED)
 
 
+class CountingModel:
+    """`Counting` as a world model: all of it follows from the observation."""
+
+    obs_dim, act_dim, mask_widths, members, fixed_masks = 3, 1, (), 1, None
+    scales = SimpleNamespace(
+        low=torch.full((4,), -np.inf), high=torch.full((4,), np.inf), horizon=LIMIT
+    )
+
+    def initial_state(self, n):
+        return ()
+
+    def predict(self, obs, action, state, masks, generator):
+        seed, episode, t = obs.T
+        length = torch.inf if Counting.endless else 1 + (3 * seed + 4 * episode) % 9
+        reward = 100 * seed + 10 * episode + t + action[:, 0]
+        next_obs = torch.stack([seed, episode, t + 1], 1)
+        return Prediction(next_obs, reward, (t + 1 >= length).float(), state)
+
+
+class CountingDream(DreamEnv):
+    """Starts where `Counting` does: at the number of the world and of its episode."""
+
+    def _restart(self, ids):
+        super()._restart(ids)
+        named = np.stack([self._seed + self.streams, self._episode, 0 * self._episode], 1)
+        rows = torch.from_numpy(ids)
+        self._obs = self._obs.index_copy(0, rows, torch.from_numpy(named[ids]).float())
+
+
+def counting_dream():
+    return CountingDream(CountingModel(), Starts(torch.zeros(1, 3), ()), N, seed=SEED)
+
+
 COUNTING = {
-    f"counting, {mode.name}": lambda mode=mode: sync(lambda: limited(Counting()), mode)
-    for mode in MODES
+    "dream": counting_dream,
+    **{
+        f"counting, {mode.name}": lambda mode=mode: sync(lambda: limited(Counting()), mode)
+        for mode in MODES
+    },
 }
 SLIDING = {
     "core": lambda: TaskEnv(TASKS[SLIDER.id], N, seed=SEED, max_episode_steps=LIMIT),

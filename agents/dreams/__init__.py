@@ -1,0 +1,1 @@
+"""Dream worlds: models of an environment that are environments themselves."""

@@ -1,0 +1,16 @@
+"""The world models by name."""
+
+from .config import ModelConfig
+from .mlp import DropoutMLP
+
+Model = DropoutMLP
+
+
+def build(obs_dim: int, act_dim: int, config: ModelConfig | None = None, *, seed: int = 0) -> Model:
+    """Return a world model with drawn weights; raises ValueError for settings that none can have.
+
+    `Fit` fits it, `DreamEnv` dreams in it.
+    """
+    c = config or ModelConfig()
+    c.check()
+    return DropoutMLP(obs_dim, act_dim, c, seed=seed)
