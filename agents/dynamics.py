@@ -15,6 +15,7 @@ from ..buffers import Source, Transitions
 from ..buffers.transitions import NEXT_KNOWN
 from .api import Bounds, within
 from .networks import EnsembleLinear, initialise, step
+from .norms import EnsembleNorm
 from .seeding import generator
 from .training import adam, flatten
 
@@ -46,7 +47,8 @@ class DynamicsEnsemble(nn.Module):
     """E Gaussian models of (next_obs - obs, reward) given (obs, action), evaluated together.
 
     Inputs and outputs are z-scored by the data that it was fitted to. As in d3rlpy 1.1.1, which
-    OER builds on, without its spectral norm.
+    OER builds on, without its spectral norm. `layer_norm`: of each hidden layer. `target`: delta,
+    or next for models of next_obs itself.
     """
 
     mean_in: Tensor
@@ -55,14 +57,23 @@ class DynamicsEnsemble(nn.Module):
     std_out: Tensor
 
     def __init__(
-        self, obs_dim: int, act_dim: int, config: DynamicsConfig | None = None, *, seed: int = 0
+        self,
+        obs_dim: int,
+        act_dim: int,
+        config: DynamicsConfig | None = None,
+        *,
+        layer_norm: bool = False,
+        target: str = "delta",
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.config = c = config or DynamicsConfig()
         within(c, **c.bounds)
-        self.obs_dim, out = obs_dim, obs_dim + 1
+        self.obs_dim, out, self.target = obs_dim, obs_dim + 1, target
         sizes = [obs_dim + act_dim, *c.hidden]
         self.layers = nn.ModuleList(EnsembleLinear(c.members, i, o) for i, o in pairwise(sizes))
+        normed = c.hidden if layer_norm else ()
+        self.norms = nn.ModuleList(EnsembleNorm("layer", c.members, width) for width in normed)
         self.head = EnsembleLinear(c.members, sizes[-1], 2 * out)
         self.max_log_std = nn.Parameter(torch.full((out,), 0.5))
         self.min_log_std = nn.Parameter(torch.full((out,), -5.0))
@@ -77,17 +88,23 @@ class DynamicsEnsemble(nn.Module):
         """Return mean and log standard deviation [E, B, O + 1] of the z-scored outputs."""
         x = (torch.cat([obs, action], -1) - self.mean_in) / self.std_in
         x = x.expand(self.config.members, -1, -1)
-        for layer in self.layers:
-            x = F.silu(layer(x))
+        for i, layer in enumerate(self.layers):
+            x = layer(x)
+            if self.norms:
+                x = self.norms[i](x, False)
+            x = F.silu(x)
         mean, raw = self.head(x).chunk(2, -1)
         # Soft bounds (Chua et al. 2018, appendix A.1).
         log_std = self.max_log_std - F.softplus(self.max_log_std - raw)
         return mean, self.min_log_std + F.softplus(log_std - self.min_log_std)
 
     def _targets(self, batch: Transitions) -> Tensor:
-        raw = torch.cat([batch.next_obs - batch.obs, batch.reward[:, None]], -1)
-        out: Tensor = (raw - self.mean_out) / self.std_out
+        out: Tensor = (self._raw(batch) - self.mean_out) / self.std_out
         return out
+
+    def _raw(self, batch: Transitions) -> Tensor:
+        first = batch.next_obs - batch.obs if self.target == "delta" else batch.next_obs
+        return torch.cat([first, batch.reward[:, None]], -1)
 
     def fit(self, source: Source, moments: Transitions, steps: int | None = None) -> Tensor:
         """Take gradient steps on batches of `source`; return the last loss.
@@ -103,7 +120,7 @@ class DynamicsEnsemble(nn.Module):
     def fit_step(self, source: Source, moments: Transitions) -> Tensor:
         """Take one gradient step, the first after scaling by `moments`; return the loss."""
         if self._optimizer is None:
-            self._scale(moments)
+            self.scale(moments)
             self._optimizer = self._make_optimizer()
         batch = source.sample(self.config.batch_size)
         shape = (self.config.members, len(batch.reward), 1)
@@ -117,12 +134,12 @@ class DynamicsEnsemble(nn.Module):
     def _make_optimizer(self) -> torch.optim.Adam:
         return adam(flatten(self), self.config.lr)
 
-    def _scale(self, data: Transitions) -> None:
+    def scale(self, data: Transitions) -> None:
+        """Take the z-scores of the data."""
         if (known := data.extra.get(NEXT_KNOWN)) is not None:
             data = data.map(lambda x: x[known > 0])
         inputs = torch.cat([data.obs, data.action], -1)
-        outputs = torch.cat([data.next_obs - data.obs, data.reward[:, None]], -1)
-        for name, x in (("in", inputs), ("out", outputs)):
+        for name, x in (("in", inputs), ("out", self._raw(data))):
             getattr(self, f"mean_{name}").copy_(x.mean(0))
             getattr(self, f"std_{name}").copy_(x.std(0) + 1e-6)
 
@@ -148,7 +165,8 @@ class DynamicsEnsemble(nn.Module):
         else:
             out = mean.mean(0)
         out = out * self.std_out + self.mean_out
-        return obs + out[:, : self.obs_dim], out[:, self.obs_dim]
+        first = out[:, : self.obs_dim]
+        return obs + first if self.target == "delta" else first, out[:, self.obs_dim]
 
     @torch.no_grad()
     def disagreement(self, obs: Tensor, action: Tensor) -> Tensor:

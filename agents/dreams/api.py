@@ -25,7 +25,16 @@ class Limits(Protocol):
 
     low: Tensor  # [O + 1] least next_obs and reward
     high: Tensor
-    horizon: int  # steps of the longest episode
+
+    @property
+    def ends(self) -> Tensor:
+        """1 if some row terminated, else 0."""
+        ...
+
+    @property
+    def horizon(self) -> int:
+        """Steps of the longest episode; 0 before any data."""
+        ...
 
 
 class WorldModel(Protocol):

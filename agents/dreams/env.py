@@ -251,5 +251,10 @@ def _require(
         raise ValueError("only an ensemble disagrees with itself: leave limit and zeta out")
     if config.zeta and limit is None:
         raise ValueError(f"zeta={config.zeta} needs limit=disagreement_limit(model, rows, zeta)")
+    if model.members > 1 and bool(model.scales.ends) and config.end in ("bernoulli", "threshold"):
+        raise ValueError(
+            f"episodes of the data end, and an ensemble does not say when: end={config.end!r} "
+            "would never be; give end='rule' with the task's rule, or end='never'"
+        )
     if config.features and not model.initial_state(1):
         raise ValueError("features=True is the memory of a recurrent model: this one has none")

@@ -1,9 +1,12 @@
 """The world models by name."""
 
 from .config import ModelConfig
+from .ensemble import DreamEnsemble
 from .mlp import DropoutMLP
+from .rnn import MDNRNN
 
-Model = DropoutMLP
+Model = DropoutMLP | MDNRNN | DreamEnsemble
+KINDS = {"mlp": DropoutMLP, "lstm": MDNRNN, "gru": MDNRNN, "ensemble": DreamEnsemble}
 
 
 def build(obs_dim: int, act_dim: int, config: ModelConfig | None = None, *, seed: int = 0) -> Model:
@@ -13,4 +16,5 @@ def build(obs_dim: int, act_dim: int, config: ModelConfig | None = None, *, seed
     """
     c = config or ModelConfig()
     c.check()
-    return DropoutMLP(obs_dim, act_dim, c, seed=seed)
+    model: Model = KINDS[c.kind](obs_dim, act_dim, c, seed=seed)
+    return model
