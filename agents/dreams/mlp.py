@@ -81,8 +81,11 @@ class DropoutMLP(nn.Module):
         out = self(batch.obs, batch.action, masks)
         told = mask * known(batch)
         error = (out[..., :-1] - self.scales.targets(batch)).square().mean(-1)
+        loss = mean_over(error, told)
+        if not bool(self.scales.ends):
+            return loss
         ends = F.binary_cross_entropy_with_logits(out[..., -1], batch.terminated, reduction="none")
-        return mean_over(error, told) + self.scales.ends * mean_over(ends, mask)
+        return loss + mean_over(ends, mask)
 
 
 def mean_over(values: Tensor, weight: Tensor) -> Tensor:

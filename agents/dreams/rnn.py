@@ -126,5 +126,7 @@ class MDNRNN(nn.Module):
         loss = mean_over(nll(of_dims, targets[..., :-1]).mean(-1), told)
         if self.reward:
             loss = loss + mean_over((reward - targets[..., -1]).square(), told)
+        if not bool(self.scales.ends):
+            return loss
         ends = F.binary_cross_entropy_with_logits(end, batch.terminated, reduction="none")
-        return loss + self.scales.ends * mean_over(ends, mask)
+        return loss + mean_over(ends, mask)

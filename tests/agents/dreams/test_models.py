@@ -6,10 +6,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from dreamt import KINDS, adding, config, fitted
 from scipy.stats import norm
 
 from reverie.agents.controllers import ControllerPolicy, TanhNetwork
-from reverie.agents.dreams.config import ModelConfig
+from reverie.agents.dreams import masks as dropout
+from reverie.agents.dreams.config import DreamConfig
+from reverie.agents.dreams.env import DreamEnv
 from reverie.agents.dreams.featured import Featured
 from reverie.agents.dreams.fit import Fit
 from reverie.agents.dreams.measure import (
@@ -21,39 +24,11 @@ from reverie.agents.dreams.measure import (
 from reverie.agents.dreams.mixture import mixture, nll, sampled
 from reverie.agents.dreams.models import build
 from reverie.agents.dreams.rnn import MDNRNN
+from reverie.agents.dreams.starts import Starts
 from reverie.buffers import Layout, ReplayBuffer, Transitions
 
-KINDS = ("mlp", "lstm", "gru", "ensemble")
 every_kind = pytest.mark.parametrize("kind", KINDS)
 recurrent = pytest.mark.parametrize("kind", ["lstm", "gru"])
-
-
-def config(kind="mlp", **settings):
-    hidden = (16,) if kind in ("lstm", "gru") else (16, 16)
-    more = {"window": 6, "burn_in": 2, "batch_size": 32, "updates": 300, "judge_every": 50}
-    return ModelConfig(**{"kind": kind, "hidden": hidden, **more, **settings})
-
-
-def adding(episodes=20, length=12, seed=0, scale=1.0):
-    """A store in which s' = s + a and the reward is the first number of s', times `scale`."""
-    draw = torch.Generator().manual_seed(seed)
-    store = ReplayBuffer(Layout(2, 2), episodes * length)
-    for _ in range(episodes):
-        action = 2 * torch.rand(length, 2, generator=draw) - 1
-        states = torch.cat([torch.randn(1, 2, generator=draw), action]).cumsum(0)
-        last = (torch.arange(length) == length - 1).float()
-        store.add(
-            Transitions(states[:-1], action, scale * states[1:, 0], states[1:], 0 * last, last)
-        )
-    return store
-
-
-def fitted(model, store, **keywords):
-    fit = Fit(model, **keywords)
-    fit.begin(store)
-    while not fit.done:
-        fit.fit_step(store)
-    return fit
 
 
 def numbers(module):
@@ -70,10 +45,8 @@ def test_a_mixtures_likelihood_is_scipys():
     draw = torch.Generator().manual_seed(0)
     raw, x = torch.randn(50, 4, 3, 5, generator=draw), torch.randn(50, 4, generator=draw)
     logits, mean, log_std = raw.double().unbind(-2)
-    weights = logits.softmax(-1).numpy()
-    density = (weights * norm.pdf(x[..., None].numpy(), mean.numpy(), log_std.exp().numpy())).sum(
-        -1
-    )
+    each = norm.pdf(x[..., None].numpy(), mean.numpy(), log_std.exp().numpy())
+    density = (logits.softmax(-1).numpy() * each).sum(-1)
     assert np.allclose(nll(raw, x).numpy(), -np.log(density), atol=1e-5)
     plain = torch.zeros(20_000, 1, 3, 5)  # five equal components: the entropy of a unit Gaussian
     mean = nll(plain, torch.randn(20_000, 1, generator=draw)).mean()
@@ -85,13 +58,12 @@ def test_a_mixtures_likelihood_is_scipys():
 def test_draws_of_a_mixture_have_its_moments():
     n = 200_000
     draw = torch.Generator().manual_seed(0)
-    raw = torch.tensor(
-        [[math.log(0.2), math.log(0.5), math.log(0.3)], [-2, 0.5, 3], [0.0, -1, 0.7]]
-    )
+    shares = torch.tensor([0.2, 0.5, 0.3])
+    raw = torch.stack([shares.log(), torch.tensor([-2, 0.5, 3]), torch.tensor([0.0, -1, 0.7])])
     weights, mean, log_std = mixture(raw.expand(n, 1, 3, 3))
     u, z = torch.rand(n, 1, generator=draw), torch.randn(n, 1, generator=draw)
     x = sampled(weights, mean, log_std, u, z)[:, 0]
-    w, m, s = torch.tensor([0.2, 0.5, 0.3]), raw[1], raw[2].exp()
+    w, m, s = shares, raw[1], raw[2].exp()
     first = (w * m).sum()  # .75
     second = (w * (s**2 + m**2)).sum()
     fourth = (w * (m**4 + 6 * m**2 * s**2 + 3 * s**4)).sum()
@@ -101,12 +73,12 @@ def test_draws_of_a_mixture_have_its_moments():
     assert picked == pytest.approx([0.2, 0.5, 0.3], abs=3 * (0.25 / n) ** 0.5)
 
 
+@torch.no_grad()
 def test_an_lstm_step_by_hand():
     model = MDNRNN(1, 1, config("lstm", hidden=(1,), mixtures=1))
-    with torch.no_grad():
-        # columns z, a, h; rows input, forget, output, candidate
-        model.cell.weight.copy_(torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 2.0]]))
-        model.cell.bias.copy_(torch.tensor([0.1, 0.2, 0.3, 0.4]))
+    # columns z, a, h; rows input, forget, output, candidate
+    model.cell.weight.copy_(torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 2.0]]))
+    model.cell.bias.copy_(torch.tensor([0.1, 0.2, 0.3, 0.4]))
     z, a, h, c, mz, mh = 0.5, -0.25, 0.75, 1.5, 2.0, 0.5
     zm, hm = z * mz, h * mh
     i, f, o = (1 / (1 + math.exp(-x)) for x in (zm + 0.1, a + 0.2, hm + 0.3))
@@ -162,14 +134,10 @@ def test_off_by_one_a_model_of_s_plus_a_reaches_its_floor_and_of_a_shifted_one_d
     def error(store):
         model = build(2, 2, config(kind, updates=400, p_train=0.0, lr=3e-3))
         fitted(model, store)
-        if kind == "mlp":
-            batch = adding(seed=1).sample(500)
-        else:
-            batch = adding(seed=1).sample(500)
-        return float(one_step_mse(model, batch)[:2].max())
+        return float(one_step_mse(model, adding(seed=1).sample(500))[:2].max())
 
     right = adding(60)
-    assert error(right) < 0.02
+    assert error(right) < (0.01 if kind == "mlp" else 0.05)
     late = adding(60)
     rows = late._rows.clone()
     actions = slice(2, 4)
@@ -177,8 +145,7 @@ def test_off_by_one_a_model_of_s_plus_a_reaches_its_floor_and_of_a_shifted_one_d
     assert error(late) > 0.2  # actions have variance 1/3
 
 
-@pytest.mark.parametrize("target", ["delta", "next"])
-@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize(("layer_norm", "target"), [(False, "delta"), (True, "next")])
 @every_kind
 def test_every_model_learns(kind, layer_norm, target):
     model = build(2, 2, config(kind, layer_norm=layer_norm, target=target, lr=3e-3))
@@ -188,10 +155,11 @@ def test_every_model_learns(kind, layer_norm, target):
     losses = []
     while not fit.done:
         losses.append(fit.fit_step(store))
-    first, last = (float(m["held_out_loss"]) for m in (losses[49], losses[-1]))
-    assert fit.best_loss < losses[49]["held_out_loss"] - 0.1 or first < 0.1
-    assert all(len(m) == 1 + ((i + 1) % 50 == 0) for i, m in enumerate(losses)), last
-    assert (explained(model, adding(seed=1).sample(200))[:2] > 0.5).all()
+    assert all(len(m) == 1 + ((i + 1) % 50 == 0) for i, m in enumerate(losses))
+    assert fit.best_loss == min(m["held_out_loss"] for m in losses[49::50])
+    rows = adding(seed=1).sample(200)
+    unexplained = one_step_mse(model, rows)[:2] / rows.next_obs.var(0)
+    assert (unexplained < 0.1).all()
 
 
 @pytest.mark.parametrize("kind", ["mlp", "gru"])
@@ -227,15 +195,10 @@ def test_a_model_learns_when_episodes_end():
 @recurrent
 def test_the_real_side_remembers_what_the_dream_does(kind):
     """D.3: a recorded sequence gives the same h on both sides, and twice the same actions."""
-    from reverie.agents.dreams.env import DreamEnv
-    from reverie.agents.dreams.starts import Starts
-
     model = build(2, 2, config(kind), seed=4)
     model.scales.facts[1] = 50
     network = TanhNetwork(2 + 16, 2)
     policy = Featured(ControllerPolicy(network, torch.randn(network.size)), model)
-    from reverie.agents.dreams.config import DreamConfig
-
     starts = Starts(torch.zeros(1, 2), model.initial_state(1))
     env = DreamEnv(model, starts, 3, DreamConfig(scope="episode", p=0.0, features=True, clip=False))
     seen, memory = env.reset(), policy.initial_state(3)
@@ -261,26 +224,24 @@ def test_noise_is_matched_to_the_masks_error():
     said = model.predict(rows.obs, rows.action, (), (), None)
     noise = torch.randn(2000, 3, generator=draw) * sigma
     error = torch.cat([said.next_obs - rows.next_obs, (said.reward - rows.reward)[:, None]], 1)
-    masks = model.train_masks  # at the rate of the dream
-    from reverie.agents.dreams import masks as dropout
-
     masked = torch.stack([
         one_step_mse(
             model, rows, dropout.parts(dropout.trained((2000, 130), 0.1, draw), (2, 64, 64))
         )
         for _ in range(20)
     ]).mean(0)  # fmt: skip
-    assert torch.allclose((error + noise).square().mean(0), masked, rtol=0.1), masks
+    assert torch.allclose((error + noise).square().mean(0), masked, rtol=0.1)
 
 
 def test_an_ensembles_disagreement_and_its_limit():
     model = build(2, 2, config("ensemble", members=2))
-    model.net.forward = lambda obs, action: (
-        torch.stack(
-            [torch.zeros(len(obs), 3), torch.stack([obs[:, 0], obs[:, 0], 0 * obs[:, 0]], 1)]
-        ),
-        torch.zeros(2, len(obs), 3),
-    )
+
+    def forward(obs, action):
+        x = obs[:, 0]
+        mean = torch.stack([x, x, 0 * x], 1)
+        return torch.stack([0 * mean, mean]), torch.zeros(2, len(x), 3)
+
+    model.net.forward = forward
     obs = torch.tensor([[0.0, 0], [3.0, 0], [6.0, 0]])
     # variance over {0, x} is x^2/4, of three columns two: sqrt(x^2/6)
     want = torch.tensor([0, 3, 6]) / 6**0.5
