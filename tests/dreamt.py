@@ -11,7 +11,13 @@ KINDS = ("mlp", "lstm", "gru", "ensemble")
 
 def config(kind="mlp", **settings):
     hidden = (16,) if kind in ("lstm", "gru") else (16, 16)
-    more = {"window": 6, "burn_in": 2, "batch_size": 32, "updates": 200, "judge_every": 50}
+    more = {
+        "window": 6,
+        "burn_in": 2,
+        "batch_size": 32,
+        "updates": 200 if len(hidden) > 1 else 120,
+        "judge_every": 50,
+    }
     return ModelConfig(**{"kind": kind, "hidden": hidden, **more, **settings})
 
 

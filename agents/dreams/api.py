@@ -23,8 +23,15 @@ class Prediction(NamedTuple):
 class Limits(Protocol):
     """What a model knows of the data that it was fitted to."""
 
-    low: Tensor  # [O + 1] least next_obs and reward
-    high: Tensor
+    @property
+    def low(self) -> Tensor:
+        """Least next_obs and reward [O + 1]."""
+        ...
+
+    @property
+    def high(self) -> Tensor:
+        """Greatest next_obs and reward [O + 1]."""
+        ...
 
     @property
     def ends(self) -> Tensor:
@@ -40,12 +47,35 @@ class Limits(Protocol):
 class WorldModel(Protocol):
     """Predicts a step; what varies between two dreams comes from outside."""
 
-    obs_dim: int
-    act_dim: int
-    mask_widths: tuple[int, ...]  # of the masks that it takes, in order
-    members: int  # models that it is made of; 1 unless it is an ensemble
-    fixed_masks: Tensor | None  # [n, sum(mask_widths)] if it was fitted with fixed masks
-    scales: Limits
+    @property
+    def obs_dim(self) -> int:
+        """Width of an observation."""
+        ...
+
+    @property
+    def act_dim(self) -> int:
+        """Width of an action."""
+        ...
+
+    @property
+    def mask_widths(self) -> tuple[int, ...]:
+        """Widths of the masks that it takes, in order."""
+        ...
+
+    @property
+    def members(self) -> int:
+        """Models that it is made of: 1 unless it is an ensemble."""
+        ...
+
+    @property
+    def fixed_masks(self) -> Tensor | None:
+        """[n, sum(mask_widths)] if it was fitted with fixed masks."""
+        ...
+
+    @property
+    def scales(self) -> Limits:
+        """What it knows of its data."""
+        ...
 
     def initial_state(self, n: int) -> State:
         """Return the memory at the start of n episodes; () if it has none."""

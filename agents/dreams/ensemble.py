@@ -65,7 +65,8 @@ class DreamEnsemble(nn.Module):
         (Neubay's U, without the members' own noise.)
         """
         mean, _ = self.net(obs, action)
-        return mean.var(0, correction=0).mean(-1).sqrt()
+        apart: Tensor = mean.var(0, correction=0).mean(-1).sqrt()
+        return apart
 
     def scale(self, rows: Transitions, horizon: int) -> None:
         """Take the statistics of rows [B]."""

@@ -59,7 +59,9 @@ def load(folder: str | Path) -> tuple[Model, dict[str, Any]]:
             raise FileNotFoundError(f"{folder / name} is missing: a world model's folder has it")
     try:
         given = json.loads(small_text(folder / CARD))
-        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in given["config"].items()}
+        settings: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in given["config"].items()
+        }
         config, about = ModelConfig(**settings), dict(given["about"])
         config.check()
         held, size = tensors_in(folder / WEIGHTS), (folder / WEIGHTS).stat().st_size

@@ -2,25 +2,37 @@
 
 import math
 
+import torch
 from torch import Tensor
 
 
-def mixture(raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return log weights, means and log standard deviations [..., K] of outputs [..., 3, K]."""
-    logits, mean, log_std = raw.unbind(-2)
-    return logits.log_softmax(-1), mean, log_std
-
-
 def nll(raw: Tensor, x: Tensor) -> Tensor:
-    """Return the negative log likelihood [...] of x [...] under mixtures [..., 3, K], in nats."""
-    weights, mean, log_std = mixture(raw)
+    """Return the negative log likelihood [..., O] of x [..., O], in nats.
+
+    `raw` [..., 3, O, K]: logits, means and log standard deviations of the mixtures.
+    """
+    logits, mean, log_std = raw.unbind(-3)
     error = (x[..., None] - mean) * (-log_std).exp()
-    each = weights - log_std - 0.5 * error.square() - 0.5 * math.log(2 * math.pi)
+    each = logits.log_softmax(-1) - log_std - 0.5 * error.square() - 0.5 * math.log(2 * math.pi)
     return -each.logsumexp(-1)
 
 
-def sampled(weights: Tensor, mean: Tensor, log_std: Tensor, u: Tensor, noise: Tensor) -> Tensor:
-    """Return draws [...] for uniform u [...], which picks the component, and normal noise [...]."""
-    passed = weights.exp().cumsum(-1) <= u[..., None]
-    pick = passed.sum(-1, keepdim=True).clamp(max=mean.shape[-1] - 1)
-    return (mean.gather(-1, pick) + log_std.gather(-1, pick).exp() * noise[..., None])[..., 0]
+def means(raw: Tensor) -> Tensor:
+    """Return the means [..., O] of mixtures [..., 3, O, K]."""
+    return (raw[..., 0, :, :].softmax(-1) * raw[..., 1, :, :]).sum(-1)
+
+
+def sampled(raw: Tensor, u: Tensor, noise: Tensor) -> Tensor:
+    """Return draws [N, O] of mixtures [N, 3, O, K] for uniform u, which picks the component, and
+    normal noise [N, O].
+
+    The sums over K are a matrix product: a softmax over five numbers costs as much as the cell.
+    """
+    n, _, dims, k = raw.shape
+    ones = torch.ones(k, k)
+    upto = raw[:, 0].reshape(-1, k).clamp(-60, 60).exp() @ ones.triu()  # shares, not yet of one
+    below = torch.empty_like(upto)
+    torch.lt(upto, u.reshape(-1, 1) * upto[:, -1:], out=below)  # compares and casts at once
+    pick = (below @ ones[:, :1]).long().view(n, dims, 1)
+    mean, log_std = (raw[:, i].gather(-1, pick)[..., 0] for i in (1, 2))
+    return torch.addcmul(mean, log_std.exp(), noise)

@@ -11,7 +11,7 @@ from ..seeding import generator
 from .api import Prediction
 from .config import ModelConfig
 from .masks import Masks
-from .mixture import mixture, nll, sampled
+from .mixture import means, nll, sampled
 from .mlp import fixed_masks, mean_over, row_masks
 from .scales import Scales, known
 from .streams import Stream
@@ -76,10 +76,10 @@ class MDNRNN(nn.Module):
         return (torch.lerp(n, state[0], u),)
 
     def heads(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return mixtures [..., O, 3, K], z-scored reward [...] and logit of termination [...]."""
+        """Return mixtures [..., 3, O, K], z-scored reward [...] and logit of termination [...]."""
         out = self.head(self.norm(h))
         of_dims = 3 * self.config.mixtures * self.obs_dim
-        mixtures = out[..., :of_dims].view(*h.shape[:-1], self.obs_dim, 3, -1)
+        mixtures = out[..., :of_dims].view(*h.shape[:-1], 3, self.obs_dim, -1)
         reward = out[..., of_dims] if self.reward else torch.zeros_like(out[..., -1])
         return mixtures, reward, out[..., -1]
 
@@ -90,12 +90,11 @@ class MDNRNN(nn.Module):
         """Predict one step: a component and a value of it for each dimension, or the mean."""
         after = self.advance(self.scales.inputs(obs), action, state, masks)
         of_dims, reward, end = self.heads(after[0])
-        weights, mean, log_std = mixture(of_dims)
         if generator is None:
-            z = (weights.exp() * mean).sum(-1)
+            z = means(of_dims)
         else:
             dims = self.obs_dim
-            z = sampled(weights, mean, log_std, generator.uniform(dims), generator.normal(dims))
+            z = sampled(of_dims, generator.uniform(dims), generator.normal(dims))
         next_obs, paid = self.scales.outputs(obs, torch.cat([z, reward[:, None]], 1))
         return Prediction(next_obs, paid, end.sigmoid() * self.scales.ends, after)
 

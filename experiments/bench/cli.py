@@ -10,7 +10,7 @@ from rich.table import Table
 from ...buffers.aside import write_text
 from ..runs.config import parse
 from ..runs.stamp import hardware
-from . import buffer, diffusion, env, gpu, learner, offline, population
+from . import buffer, diffusion, dream, env, gpu, learner, offline, population
 from .report import OURS, BenchOptions, Report
 
 MISSING = "not installed (pip install reverie[bench])"
@@ -22,6 +22,7 @@ BENCHES: dict[str, Callable[[BenchOptions], Report]] = {
     "gpu": gpu.run,
     "offline": offline.run,
     "diffusion": diffusion.run,
+    "dream": dream.run,
 }
 
 

@@ -43,7 +43,7 @@ def run(options: BenchOptions, rows: int = 100_000) -> Report:
 def _select(data: Dataset) -> float:
     """Return the seconds of a selection by untrained models and an untrained policy."""
     agent, model = TD3(OBS, ACT), DynamicsEnsemble(OBS, ACT)
-    model._scale(data.all)
+    model.scale(data.all)
     pick = Pick(
         data,
         KEPT,

@@ -37,16 +37,17 @@ class BenchOptions:
     """Measure a part of Reverie beside its peers, interleaved in one run."""
 
     what: tyro.conf.Positional[
-        Literal["env", "buffer", "learner", "population", "gpu", "offline", "diffusion"]
+        Literal["env", "buffer", "learner", "population", "gpu", "offline", "diffusion", "dream"]
     ]
     """env: steps of the v5 tasks, replay write included; buffer: sample and add; learner:
     gradient steps; population: a search's rollouts on the swimmer; gpu: steps on MuJoCo Warp;
-    offline: gradient steps of TD3+BC; diffusion: generated rows"""
+    offline: gradient steps of TD3+BC; diffusion: generated rows; dream: steps of
+    imagined cart-poles"""
     threads: int = 2
     """CPU threads of the physics (env, gpu), of torch (buffer, learner), and of every peer that
     has threads"""
     num_envs: int = 64
-    """worlds stepped together (env)"""
+    """worlds stepped together (env; of the simulator: dream)"""
     repeats: int = 5
     """measurements of each contestant; every one has its turn in each repeat"""
     tasks: tuple[str, ...] = ()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from reverie.experiments.bench import buffer, cli, diffusion, env, gpu, learner, offline
+from reverie.experiments.bench import buffer, cli, diffusion, dream, env, gpu, learner, offline
 from reverie.experiments.bench.report import OURS, BenchOptions, Report, Row
 
 TINY = {"threads": 1, "num_envs": 8, "repeats": 2, "seconds": 0.005}
@@ -105,6 +105,18 @@ def test_offline_bench_reports():
     report = offline.run(BenchOptions("offline", **TINY), rows=512)
     assert report.cases() == ["TD3+BC"]
     ratios_hold(report)
+
+
+def test_dream_bench_reports_and_counts_steps():
+    report = dream.run(BenchOptions("dream", **TINY), dreams=3)
+    assert report.cases() == list(dream.CASES)
+    assert all(report.ratio(case, who) > 0 for case in report.cases() for who in dream.PEERS)
+    data = dream.random_rows(2, 1)
+    assert len(data) == 2 * dream.HORIZON
+    model, settings = dream.CASES["GRU-64, a mask an episode"]
+    who = dream.contestants(data, model, settings, 3, BenchOptions("dream", **TINY))
+    steps = {OURS: 3, dream.NATIVE: BenchOptions("dream", **TINY).num_envs, dream.SINGLE: 1}
+    assert {name: step() for name, step in who.items()} == steps
 
 
 CALLS = {OURS: 16, diffusion.LONGER: 32, diffusion.NOISY: 20, diffusion.OFFICIAL: 255}
