@@ -474,7 +474,7 @@ MUTANTS = [Mutant(*row) for row in (
     ("agents/dreams/env.py", "free, out = out, out.clamp(self._low, self._high)", "free = out", "agents/dreams/test_env.py::test_nothing_beyond_the_data_leaves_a_dream_and_it_is_counted"),
     ("agents/dreams/env.py", "out = torch.where(valid[:, None], out, same)", "pass", "agents/dreams/test_env.py::test_what_is_not_finite_never_leaves"),
     ("agents/dreams/env.py", "truncated = truncated | self._cut(action, self.limit)", "self._cut(action, self.limit)", "agents/dreams/test_env.py::test_a_dream_is_cut_where_the_members_disagree"),
-    ("agents/dreams/env.py", "self._episode[ids] += 1", "pass", "agents/dreams/test_env.py::test_starts_are_drawn_from_the_pool"),
+    ("agents/dreams/env.py", "self._episode[ids] += 1", "pass", "agents/dreams/test_env.py::test_a_horizon_truncates_and_never_terminates"),
     ("agents/dreams/env.py", "self._elapsed[ids] = 0", "pass", "agents/dreams/test_env.py::test_a_horizon_truncates_and_never_terminates"),
     ("agents/dreams/env.py", "self.varying.begin(np.arange(self.num_envs), self._keys, self._elapsed)", "pass", "agents/dreams/test_env.py::test_a_dream_continues_bit_for_bit"),
     ("agents/dreams/env.py", "return self.ends(next_obs)", "return self.ends(self._obs)", "agents/dreams/test_env.py::test_how_a_dream_terminates"),
