@@ -7,7 +7,7 @@ from ..buffers import Transitions
 
 def cloning_loss(action: Tensor, data: Tensor) -> Tensor:
     """Return the squared distance of actions [B, A], averaged over both (behaviour cloning)."""
-    return (action - data).square().mean()
+    return (action - data).square().mean((-2, -1))
 
 
 def td3_bc_loss(q: Tensor, action: Tensor, data: Tensor, alpha: float) -> Tensor:
@@ -16,7 +16,7 @@ def td3_bc_loss(q: Tensor, action: Tensor, data: Tensor, alpha: float) -> Tensor
     TD3+BC, Fujimoto & Gu 2021 (arXiv:2106.06860), eq. 3 and 5. ReBRAC's actor loss
     (arXiv:2305.09836, eq. 5) is this one times beta_1 A for alpha = 1 / (beta_1 A).
     """
-    return -alpha * q.mean() / q.detach().abs().mean() + cloning_loss(action, data)
+    return -alpha * q.mean(-1) / q.detach().abs().mean(-1) + cloning_loss(action, data)
 
 
 def advantage_weights(advantage: Tensor, temperature: float) -> Tensor:
@@ -26,7 +26,7 @@ def advantage_weights(advantage: Tensor, temperature: float) -> Tensor:
 
 def weighted_cloning_loss(action: Tensor, data: Tensor, weight: Tensor) -> Tensor:
     """Return the mean of weight [B] times the squared distance of actions [B, A] (IQL, eq. 7)."""
-    return (weight * (action - data).square().sum(-1)).mean()
+    return (weight * (action - data).square().sum(-1)).mean(-1)
 
 
 def next_action_gap(next_action: Tensor, batch: Transitions) -> Tensor:

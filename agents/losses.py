@@ -1,4 +1,4 @@
-"""Losses and targets as pure functions of tensors."""
+"""Losses and targets as pure functions of tensors; of a population all of them are [K, ...]."""
 
 from torch import Tensor
 
@@ -10,27 +10,27 @@ def td_target(reward: Tensor, next_value: Tensor, terminated: Tensor, gamma: flo
 
 def soft_value(next_q: Tensor, log_prob: Tensor, alpha: Tensor) -> Tensor:
     """Return min_e Q'_e - alpha log pi [B] for next_q [E, B] (SAC, Haarnoja et al. 2018, eq. 3)."""
-    return next_q.min(0).values - alpha * log_prob
+    return next_q.min(-2).values - alpha * log_prob
 
 
 def critic_loss(q: Tensor, target: Tensor) -> Tensor:
     """Return the TD error of q [E, B], squared, averaged over B, summed over E (2x SAC's eq. 5)."""
-    return (q - target).square().mean(1).sum()
+    return (q - target.unsqueeze(-2)).square().mean(-1).sum(-1)
 
 
 def soft_actor_loss(q: Tensor, log_prob: Tensor, alpha: Tensor) -> Tensor:
     """Return mean(alpha log pi - Q) for q [B] (SAC, eq. 7)."""
-    return (alpha * log_prob - q).mean()
+    return (alpha * log_prob - q).mean(-1)
 
 
 def temperature_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
     """Return -log alpha (log pi + H) (SAC, Haarnoja et al. 2018b, eq. 18, in log alpha)."""
-    return -(log_alpha * (log_prob.detach() + target_entropy)).mean()
+    return -(log_alpha * (log_prob.detach() + target_entropy)).mean(-1)
 
 
 def deterministic_actor_loss(q: Tensor) -> Tensor:
     """Return -mean Q for q [B] (deterministic policy gradient, Silver et al. 2014, eq. 9)."""
-    return -q.mean()
+    return -q.mean(-1)
 
 
 def smoothed_action(action: Tensor, noise: Tensor, clip: float) -> Tensor:

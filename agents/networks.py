@@ -1,50 +1,57 @@
 """Actors and batched critic ensembles."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .norms import NORMS, EnsembleNorm
+from .population import MembersLinear
+from .seeding import Generators
 
 Masks = tuple[Tensor, ...]  # dropout masks, one for each hidden layer
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0  # Haarnoja et al. 2018, authors' code
 
 
-def mlp(sizes: Sequence[int]) -> nn.Sequential:
-    """Return a ReLU multi-layer perceptron; the last layer is linear."""
+def mlp(sizes: Sequence[int], members: int | None = None) -> nn.Sequential:
+    """Return a ReLU multi-layer perceptron, or K as one; the last layer is linear."""
+    linear: Any = nn.Linear if members is None else partial(MembersLinear, members)
     layers: list[nn.Module] = []
     for i, o in pairwise(sizes[:-1]):
-        layers += [nn.Linear(i, o), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
+        layers += [linear(i, o), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, linear(sizes[-2], sizes[-1]))
 
 
-def initialise(module: nn.Module, generator: torch.Generator) -> None:
-    """Draw torch's default initial weights, U(+-1/sqrt(fan_in)), from a generator of our own."""
+def initialise(module: nn.Module, generators: Generators) -> None:
+    """Draw torch's default initial weights, U(+-1/sqrt(fan_in)), from generators of our own."""
+    count = len(generators) if isinstance(generators, tuple) else 1
     for layer in module.modules():
-        if isinstance(layer, (nn.Linear, EnsembleLinear, EnsembleHead)):
+        if isinstance(layer, (nn.Linear, MembersLinear, EnsembleLinear, EnsembleHead)):
             bound = 1 / math.sqrt(layer.in_features)
             for parameter in (layer.weight, layer.bias):
-                draw = torch.rand(parameter.shape, generator=generator)
+                uniform = draw(torch.rand, generators, parameter.numel() // count)
                 with torch.no_grad():
-                    parameter.copy_((2 * draw - 1) * bound)
+                    parameter.copy_((2 * uniform.view_as(parameter) - 1) * bound)
 
 
 class GaussianActor(nn.Module):
     """A tanh-squashed diagonal Gaussian (SAC, Haarnoja et al. 2018, appendix C)."""
 
-    def __init__(self, obs_dim: int, act_dim: int, hidden: Sequence[int]) -> None:
+    def __init__(
+        self, obs_dim: int, act_dim: int, hidden: Sequence[int], members: int | None = None
+    ) -> None:
         super().__init__()
-        self.net = mlp([obs_dim, *hidden, 2 * act_dim])
+        self.net = mlp([obs_dim, *hidden, 2 * act_dim], members)
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log standard deviation before squashing, [B, A] each."""
-        mean, log_std = self.net(obs).float().chunk(2, dim=-1)
+        mean, log_std = self.net(obs).to(obs.dtype).chunk(2, dim=-1)
         return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
 
     def mode(self, obs: Tensor) -> Tensor:
@@ -64,13 +71,15 @@ class GaussianActor(nn.Module):
 class DeterministicActor(nn.Module):
     """A tanh-squashed deterministic policy (TD3, Fujimoto et al. 2018)."""
 
-    def __init__(self, obs_dim: int, act_dim: int, hidden: Sequence[int]) -> None:
+    def __init__(
+        self, obs_dim: int, act_dim: int, hidden: Sequence[int], members: int | None = None
+    ) -> None:
         super().__init__()
-        self.net = mlp([obs_dim, *hidden, act_dim])
+        self.net = mlp([obs_dim, *hidden, act_dim], members)
 
     def forward(self, obs: Tensor) -> Tensor:
         """Return the action [B, A]."""
-        return torch.tanh(self.net(obs).float())
+        return torch.tanh(self.net(obs).to(obs.dtype))
 
     mode = forward
 
@@ -99,12 +108,12 @@ class EnsembleHead(nn.Module):
         self.bias = nn.Parameter(torch.empty(members, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [E, B, in] to float32 [E, B]."""
-        return (x.float() * self.weight).sum(-1) + self.bias
+        """Map [E, B, in] to [E, B], in full precision."""
+        return (x.to(self.weight.dtype) * self.weight).sum(-1) + self.bias
 
 
 class Critic(nn.Module):
-    """E action-value functions, evaluated together.
+    """E action-value functions, evaluated together; of a population of K, E for each member.
 
     `norm`: none, layer (RLPD, DroQ) or batch (CrossQ). `dropout`: after each hidden layer, with
     masks given by the caller (DroQ, Hiraoka et al. 2022, orders dropout before layer norm).
@@ -118,6 +127,7 @@ class Critic(nn.Module):
         members: int = 2,
         norm: str = "none",
         dropout: float = 0.0,
+        population: int | None = None,
     ) -> None:
         super().__init__()
         if norm not in NORMS:
@@ -125,20 +135,21 @@ class Critic(nn.Module):
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {dropout}")
         self.members, self.hidden, self.dropout = members, tuple(hidden), dropout
-        sizes = [obs_dim + act_dim, *hidden]
-        self.layers = nn.ModuleList(EnsembleLinear(members, i, o) for i, o in pairwise(sizes))
+        sizes, count = [obs_dim + act_dim, *hidden], members * (population or 1)
+        self.layers = nn.ModuleList(EnsembleLinear(count, i, o) for i, o in pairwise(sizes))
         widths = sizes if norm == "batch" else sizes[1:]  # CrossQ also normalises the input
         self.norms = nn.ModuleList(
-            [] if norm == "none" else [EnsembleNorm(norm, members, w) for w in widths]
+            [] if norm == "none" else [EnsembleNorm(norm, count, w) for w in widths]
         )
         self.norm_input = norm == "batch"
-        self.head = EnsembleHead(members, sizes[-1])
+        self.head = EnsembleHead(count, sizes[-1])
 
     def forward(
         self, obs: Tensor, action: Tensor, masks: Masks = (), *, learn: bool = False
     ) -> Tensor:
-        """Return values [E, B] of observations [B, O] and actions [B, A]."""
-        x = torch.cat([obs, action], -1).expand(self.members, -1, -1)
+        """Return values [E, B] of observations [B, O] and actions [B, A]; all with [K, ...]."""
+        x, e, lead = torch.cat([obs, action], -1), self.members, obs.shape[:-2]
+        x = x.repeat_interleave(e, 0) if lead else x.expand(e, -1, -1)
         norms = iter(self.norms)
         if self.norm_input:
             x = next(norms)(x, learn)
@@ -150,39 +161,42 @@ class Critic(nn.Module):
                 x = next(norms)(x, learn)
             x = F.relu(x, inplace=True)
         values: Tensor = self.head(x)
-        return values
+        return values.view(*lead, e, -1) if lead else values
 
     def first(self, obs: Tensor, action: Tensor) -> Tensor:
-        """Return the first member's values [B], at the cost of one network unless normalised."""
+        """Return the first one's values [B], at the cost of one network unless normalised."""
         if self.norms:
-            return cast(Tensor, self(obs, action)[0])
+            return cast(Tensor, self(obs, action).select(-2, 0))
         x = torch.cat([obs, action], -1)
+        pick: Any = slice(None, None, self.members) if x.dim() == 3 else 0  # [K, ...] or the one
+        affine = torch.baddbmm if x.dim() == 3 else torch.addmm
         for layer in self.layers:
             one = cast(EnsembleLinear, layer)
-            x = F.relu(torch.addmm(one.bias[0], x, one.weight[0]), inplace=True)
-        values: Tensor = (x.float() * self.head.weight[0]).sum(-1) + self.head.bias[0, 0]
+            x = F.relu(affine(one.bias[pick], x, one.weight[pick]), inplace=True)
+        values: Tensor = (x.to(obs.dtype) * self.head.weight[pick]).sum(-1) + self.head.bias[pick]
         return values
 
-    def masks(self, batch: int, generator: torch.Generator) -> Masks:
-        """Draw scaled dropout masks [E, B, H] for one forward; () without dropout."""
+    def masks(self, batch: int, generators: Generators) -> Masks:
+        """Draw scaled dropout masks [E, B, H] for one forward, [K E, B, H] of K; () without."""
         if not self.dropout:
             return ()
-        keep = 1 - self.dropout
-        return tuple(
-            (
-                torch.rand(self.members, batch, h, generator=generator, device=generator.device)
-                < keep
-            )
-            / keep
-            for h in self.hidden
-        )
+        keep, e = 1 - self.dropout, self.members
+        uniform = (draw(torch.rand, generators, e, batch, h).flatten(0, -3) for h in self.hidden)
+        return tuple((u < keep) / keep for u in uniform)
 
 
 def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """Take one optimiser step down the loss; gradients keep their memory (see `flatten`)."""
+    """Take one optimiser step down the loss, or the sum of K; gradients keep their memory."""
     optimizer.zero_grad(set_to_none=False)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward(torch.ones_like(loss))  # type: ignore[no-untyped-call]
     optimizer.step()
+
+
+def draw(kind: Callable[..., Tensor], generators: Generators, *size: int) -> Tensor:
+    """Return `kind(*size)`, torch.randn say, of a generator; of K generators [K, *size]."""
+    if isinstance(generators, torch.Generator):
+        return kind(*size, generator=generators, device=generators.device)
+    return torch.stack([draw(kind, g, *size) for g in generators])
 
 
 @contextmanager

@@ -26,7 +26,7 @@ class EnsembleNorm(nn.Module):
         """Normalise [E, B, H]; with batch norm, `learn` uses and keeps the batch's statistics."""
         if self.kind == "layer":
             return torch.addcmul(self.shift, F.layer_norm(x, x.shape[-1:]), self.scale)
-        x = x.float()  # statistics in full precision: autocast may be on
+        x = x.to(self.scale.dtype)  # statistics in full precision: autocast may be on
         if learn:
             var, mean = torch.var_mean(x, dim=1, keepdim=True, correction=0)
             with torch.no_grad():

@@ -1,7 +1,6 @@
 """Soft actor-critic, with REDQ, DroQ and CrossQ as settings."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -10,8 +9,9 @@ from torch import Tensor
 
 from ..buffers import Transitions
 from . import losses, versions
-from .api import Bounds, Metrics, State, no_memory, within
-from .networks import Critic, GaussianActor, Masks, frozen, step
+from .api import Bounds, Metrics, State, no_memory
+from .networks import Critic, GaussianActor, Masks, draw, frozen, step
+from .population import Seeds, joined, lead_of, log_temperature, spread
 from .seeding import generator
 from .training import adam, lagging, pack, trained, unpack
 
@@ -60,6 +60,9 @@ class SACConfig:
     }
 
 
+MAY_DIFFER = ("gamma", "tau", "lr", "alpha")  # between the members of a population
+
+
 class Noise(NamedTuple):
     """All randomness of one update, so that the rest is a pure function."""
 
@@ -76,6 +79,7 @@ class SAC:
 
     With `actor_value="mean"`, `subset < critics` is REDQ (Chen et al. 2021), `dropout` and layer
     norm are DroQ (Hiraoka et al. 2022); `critic_norm="batch"` is CrossQ (Bhatt et al. 2024).
+    Several seeds are a population of K (`population.py`): batches, losses, metrics are [K, ...].
     """
 
     columns: tuple[str, ...] = ()  # extra replay columns that `update` reads
@@ -87,25 +91,25 @@ class SAC:
         self,
         obs_dim: int,
         act_dim: int,
-        config: SACConfig | None = None,
+        config: SACConfig | Sequence[SACConfig] | None = None,
         *,
         device: str | torch.device = "cpu",
-        seed: int = 0,
+        seed: Seeds = 0,
         compile: bool = False,
         bfloat16: bool = False,
     ) -> None:
-        self.config = c = config or SACConfig()
-        within(c, **c.bounds)
+        self.config = c = joined(config, SACConfig(), seed, MAY_DIFFER, device)
         if not 1 <= c.subset <= c.critics:
             raise ValueError(f"subset must be in 1..critics={c.critics}, got {c.subset}")
         if c.actor_value not in ("min", "mean"):
             raise ValueError(f"actor_value must be 'min' or 'mean', got {c.actor_value!r}")
         self.obs_dim, self.act_dim, self.device = obs_dim, act_dim, torch.device(device)
         self.generator, self.acting = (generator(seed, s, device) for s in ("updates", "acting"))
+        self.lead = lead = lead_of(seed)
         weights = generator(seed, "weights")
         with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator
-            self.actor = GaussianActor(obs_dim, act_dim, c.hidden)
-        self.critic = Critic(obs_dim, act_dim, c.hidden, c.critics, c.critic_norm, c.dropout)
+            self.actor = GaussianActor(obs_dim, act_dim, c.hidden, *lead)
+        self.critic = Critic(obs_dim, act_dim, c.hidden, c.critics, c.critic_norm, c.dropout, *lead)
         _, self.actor_optimizer = trained(self.actor, c.lr, weights, device)
         self._critic_flat, self.critic_optimizer = trained(self.critic, c.lr, weights, device)
         self._critic_parameters = list(self.critic.parameters())
@@ -113,11 +117,12 @@ class SAC:
         self.target, self._target_flat = (
             (self.critic, self._critic_flat) if self.crossq else lagging(self.critic)
         )
+        self._tau = spread(c.tau, self._critic_parameters)
         self.target_entropy = -float(act_dim) if c.target_entropy is None else c.target_entropy
-        self.log_alpha = torch.full((), math.log(c.alpha), device=self.device, requires_grad=True)
-        self.alpha_optimizer = adam(self.log_alpha, c.lr)
+        self.log_alpha = log_temperature(c.alpha, lead, device)
+        self.alpha_optimizer = adam(self.log_alpha, spread(c.lr, [self.log_alpha]))
         self.updates = 0
-        self.actor_loss = self.entropy = torch.zeros((), device=self.device)  # of its last step
+        self.actor_loss = self.entropy = torch.zeros(lead, device=device)  # of its last step
         self._autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16)
         wrap: Any = torch.compile if compile else lambda f: f
         self._critic_objective = wrap(self._value_loss)
@@ -126,24 +131,23 @@ class SAC:
     @torch.no_grad()
     def act(self, obs: Tensor, state: State = (), *, explore: bool = False) -> tuple[Tensor, State]:
         """Return a sampled action, or the mode without exploration."""
-        mean, log_std = self.actor(obs.to(self.device))
+        mean, log_std = self.actor(obs.to(self.device).view(*self.lead, -1, self.obs_dim))
         if explore:
-            noise = torch.randn(mean.shape, generator=self.acting, device=self.device)
-            mean = mean + log_std.exp() * noise
-        return torch.tanh(mean), state
+            mean = mean + log_std.exp() * draw(torch.randn, self.acting, *mean.shape[-2:])
+        return torch.tanh(mean).view(-1, self.act_dim), state
 
     def update(self, batch: Transitions, **more: Transitions) -> Metrics:
         """Take one gradient step on the critics, and every `policy_delay`-th on actor and alpha."""
-        return self._update(batch, self.draw(len(batch.reward)))
+        return self._update(batch, self.draw(batch.reward.shape[-1]))
 
     def draw(self, n: int) -> Noise:
         """Draw the randomness of one update of n transitions from the agent's generator."""
         c, g = self.config, self.generator
         moves = (self.updates + 1) % c.policy_delay == 0
-        normal = torch.randn(1 + moves, n, self.act_dim, generator=g, device=self.device)
+        normal = draw(torch.randn, g, 1 + moves, n, self.act_dim).unbind(-3)
         subset = None
         if c.subset < c.critics:
-            subset = torch.randperm(c.critics, generator=g, device=self.device)[: c.subset]
+            subset = draw(torch.randperm, g, c.critics)[..., : c.subset]
         target, critic = (self.critic.masks(k, g) for k in (n, 2 * n if self.crossq else n))
         actor = self.critic.masks(n, g) if moves else ()
         return Noise(normal[0] if moves else None, normal[-1], subset, target, critic, actor)
@@ -161,15 +165,15 @@ class SAC:
             if self.config.learn_alpha:
                 alpha_loss = losses.temperature_loss(self.log_alpha, log_prob, self.target_entropy)
                 step(self.alpha_optimizer, alpha_loss)
-            self.actor_loss, self.entropy = actor_loss.detach(), -log_prob.detach().mean()
+            self.actor_loss, self.entropy = actor_loss.detach(), -log_prob.detach().mean(-1)
         if not self.crossq:
-            self._target_flat.lerp_(self._critic_flat.detach(), self.config.tau)
+            self._target_flat.lerp_(self._critic_flat.detach(), self._tau)
         return {
             "critic_loss": critic_loss.detach(),
             "actor_loss": self.actor_loss,
-            "q": q.detach().mean(),
+            "q": q.detach().mean((-2, -1)),
             "entropy": self.entropy,
-            "alpha": alpha,
+            "alpha": alpha.view(self.lead),
         }
 
     def _value_loss(self, batch: Transitions, noise: Noise, alpha: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,14 +181,16 @@ class SAC:
             next_action, next_log_prob = self.actor.sample(batch.next_obs, noise.next_action)
         if self.crossq:  # one forward for both, so that both see the same batch statistics
             obs, action = (
-                torch.cat([batch.obs, batch.next_obs]),
-                torch.cat([batch.action, next_action]),
+                torch.cat([batch.obs, batch.next_obs], -2),
+                torch.cat([batch.action, next_action], -2),
             )
-            q, next_q = self.critic(obs, action, noise.critic_masks, learn=True).chunk(2, dim=1)
+            q, next_q = self.critic(obs, action, noise.critic_masks, learn=True).chunk(2, dim=-1)
         else:
             next_q = self.target(batch.next_obs, next_action, noise.target_masks)
             q = self.critic(batch.obs, batch.action, noise.critic_masks)
-        next_q = next_q.detach() if noise.subset is None else next_q.detach()[noise.subset]
+        next_q = next_q.detach()
+        if noise.subset is not None:
+            next_q = next_q.take_along_dim(noise.subset.unsqueeze(-1), -2)
         value = losses.soft_value(next_q, next_log_prob, alpha)
         target = losses.td_target(batch.reward, value, batch.terminated, self.config.gamma)
         return 0.5 * losses.critic_loss(q, target), q
@@ -193,7 +199,7 @@ class SAC:
         assert noise.action is not None, "these draws are for an update at which the actor rests"
         action, log_prob = self.actor.sample(obs, noise.action)
         q = self.critic(obs, action, noise.actor_masks)
-        value = q.mean(0) if self.config.actor_value == "mean" else q.min(0).values
+        value = q.mean(-2) if self.config.actor_value == "mean" else q.min(-2).values
         return losses.soft_actor_loss(value, log_prob, alpha), log_prob
 
     def state_dict(self) -> dict[str, Any]:

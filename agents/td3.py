@@ -1,6 +1,6 @@
 """Twin delayed deep deterministic policy gradient."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from ..buffers import Transitions
 from . import cloning, losses
-from .api import Bounds, Metrics, State, no_memory, within
-from .networks import Critic, DeterministicActor, frozen, step
+from .api import Bounds, Metrics, State, no_memory
+from .networks import Critic, DeterministicActor, draw, frozen, step
+from .population import Seeds, joined, lead_of, spread
 from .seeding import generator
 from .training import lagging, pack, trained, unpack
 
@@ -58,6 +59,9 @@ class TD3Config:
     }
 
 
+MAY_DIFFER = ("gamma", "tau", "lr")  # between the members of a population
+
+
 class Noise(NamedTuple):
     """All randomness of one update."""
 
@@ -65,7 +69,10 @@ class Noise(NamedTuple):
 
 
 class TD3:
-    """TD3 (Fujimoto et al. 2018, algorithm 1); an `Agent`."""
+    """TD3 (Fujimoto et al. 2018, algorithm 1); an `Agent`.
+
+    Several seeds are a population of K (`population.py`): batches, losses, metrics are [K, ...].
+    """
 
     columns: tuple[str, ...] = ()  # extra replay columns that `update` reads
     saved = ("actor", "critic", "target_actor", "target_critic", "actor_optimizer",
@@ -76,28 +83,30 @@ class TD3:
         self,
         obs_dim: int,
         act_dim: int,
-        config: TD3Config | None = None,
+        config: TD3Config | Sequence[TD3Config] | None = None,
         *,
         device: str | torch.device = "cpu",
-        seed: int = 0,
+        seed: Seeds = 0,
         compile: bool = False,
         bfloat16: bool = False,
         actor: nn.Module | None = None,
     ) -> None:
         """Build the networks; an `actor` of your own (obs [B, O] to [-1, 1]) keeps its weights."""
-        self.config = c = config or TD3Config()
-        within(c, **c.bounds)
+        self.config = c = joined(config, TD3Config(), seed, MAY_DIFFER, device)
         if c.critic_bc:
             self.columns = ("next_action",)
         if str(c.critic_norm) == "batch":
             raise ValueError("critic_norm='batch' needs CrossQ's joint update, which SAC has")
         self.obs_dim, self.act_dim, self.device = obs_dim, act_dim, torch.device(device)
         self.generator, self.acting = (generator(seed, s, device) for s in ("updates", "acting"))
+        self.lead = lead = lead_of(seed)
+        if lead and actor is not None:
+            raise ValueError("a population has actors of its own: give one seed with an `actor`")
         weights = generator(seed, "weights")
         with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator
-            own = DeterministicActor(obs_dim, act_dim, c.hidden) if actor is None else actor
+            own = DeterministicActor(obs_dim, act_dim, c.hidden, *lead) if actor is None else actor
         self.actor: nn.Module = own
-        self.critic = Critic(obs_dim, act_dim, c.hidden, c.critics, c.critic_norm)
+        self.critic = Critic(obs_dim, act_dim, c.hidden, c.critics, c.critic_norm, 0.0, *lead)
         first = weights if actor is None else None
         self._actor_flat, self.actor_optimizer = trained(self.actor, c.lr, first, device)
         self._critic_flat, self.critic_optimizer = trained(self.critic, c.lr, weights, device)
@@ -106,8 +115,10 @@ class TD3:
         self.target_critic, critic_flat = lagging(self.critic)
         self._targets: list[Tensor] = [actor_flat, critic_flat]
         self._online = [self._actor_flat.detach(), self._critic_flat.detach()]
+        taus = [spread(c.tau, net.parameters()) for net in (self.actor, self.critic)]
+        self._tau: Any = taus if isinstance(taus[0], Tensor) else c.tau
         self.updates = 0
-        self.actor_loss = torch.zeros((), device=self.device)  # of its last step
+        self.actor_loss = torch.zeros(self.lead, device=self.device)  # of its last step
         self.regulariser: Callable[[], Tensor] | None = None  # added to the actor's loss
         self.actor_step: Callable[[torch.optim.Optimizer, Tensor], None] = step  # to be changed
         self._autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16)
@@ -118,19 +129,19 @@ class TD3:
     @torch.no_grad()
     def act(self, obs: Tensor, state: State = (), *, explore: bool = False) -> tuple[Tensor, State]:
         """Return the actor's action, with Gaussian noise when exploring."""
-        action = self.actor(obs.to(self.device))
+        action = self.actor(obs.to(self.device).view(*self.lead, -1, self.obs_dim))
         if explore:
-            noise = torch.randn(action.shape, generator=self.acting, device=self.device)
+            noise = draw(torch.randn, self.acting, *action.shape[-2:])
             action = (action + self.config.explore_noise * noise).clamp(-1, 1)
-        return action, state
+        return action.view(-1, self.act_dim), state
 
     def update(self, batch: Transitions, **more: Transitions) -> Metrics:
         """Take one gradient step on the critics, and every `policy_delay`-th on the actor."""
-        return self._update(batch, self.draw(len(batch.reward)))
+        return self._update(batch, self.draw(batch.reward.shape[-1]))
 
     def draw(self, n: int) -> Noise:
         """Draw the randomness of one update of n transitions from the agent's generator."""
-        noise = torch.randn(n, self.act_dim, generator=self.generator, device=self.device)
+        noise = draw(torch.randn, self.generator, n, self.act_dim)
         return Noise(noise * self.config.target_noise)
 
     def _update(self, batch: Transitions, noise: Noise) -> Metrics:
@@ -143,11 +154,11 @@ class TD3:
                 actor_loss = self._actor_objective(batch)
                 self.actor_step(self.actor_optimizer, actor_loss)
             self.actor_loss = actor_loss.detach()
-            torch._foreach_lerp_(self._targets, self._online, self.config.tau)
+            torch._foreach_lerp_(self._targets, self._online, self._tau)
         return {
             "critic_loss": critic_loss.detach(),
             "actor_loss": self.actor_loss,
-            "q": q.detach().mean(),
+            "q": q.detach().mean((-2, -1)),
         }
 
     def _value_loss(self, batch: Transitions, noise: Noise) -> tuple[Tensor, Tensor]:
@@ -155,7 +166,7 @@ class TD3:
             next_action = losses.smoothed_action(
                 self.target_actor(batch.next_obs), noise.target, self.config.target_clip
             )
-            next_q = self.target_critic(batch.next_obs, next_action).min(0).values
+            next_q = self.target_critic(batch.next_obs, next_action).min(-2).values
             if self.config.critic_bc:
                 gap = cloning.next_action_gap(next_action, batch)
                 next_q = next_q - self.config.critic_bc * gap
@@ -166,7 +177,7 @@ class TD3:
     def _policy_loss(self, batch: Transitions) -> Tensor:
         action = self.actor(batch.obs)
         if self.config.critic_bc:  # as ReBRAC's authors; TD3 and TD3+BC take the first critic
-            q = self.critic(batch.obs, action).min(0).values
+            q = self.critic(batch.obs, action).min(-2).values
         else:
             q = self.critic.first(batch.obs, action)
         if self.config.bc_alpha:

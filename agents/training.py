@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from .networks import initialise
+from .population import at_rates, spread
+from .seeding import Generators
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -29,25 +31,32 @@ def flatten(module: nn.Module) -> nn.Parameter:
     return flat
 
 
-def adam(vector: Tensor, lr: float, betas: tuple[float, float] = (0.9, 0.999)) -> torch.optim.Adam:
-    """Return the optimiser that every learner here uses, of one tensor."""
-    return torch.optim.Adam([vector], lr=lr, betas=betas, fused=True)
+def adam(
+    vector: Tensor, lr: float | Tensor, betas: tuple[float, float] = (0.9, 0.999)
+) -> torch.optim.Adam:
+    """Return the optimiser that every learner here uses, of one tensor; `lr` may be one like it."""
+    most = float(lr.max()) if isinstance(lr, Tensor) else lr
+    optimizer = torch.optim.Adam([vector], lr=most, betas=betas, fused=True)
+    if isinstance(lr, Tensor):
+        at_rates(optimizer, vector, lr)
+    return optimizer
 
 
 def trained(
     module: nn.Module,
-    lr: float,
-    generator: torch.Generator | None = None,
+    lr: float | Tensor,
+    generator: Generators | None = None,
     device: str | torch.device = "cpu",
 ) -> tuple[nn.Parameter, torch.optim.Adam]:
     """Move a module, draw its weights, and return them flat with their Adam.
 
-    Without a generator the module keeps the weights that it has.
+    Without a generator the module keeps the weights that it has. `lr`: [K, 1] where the members of
+    a population differ in it.
     """
     if generator is not None:
         initialise(module, generator)
     flat = flatten(module.to(device))
-    return flat, adam(flat, lr)
+    return flat, adam(flat, spread(lr, module.parameters()))
 
 
 def lagging(module: M) -> tuple[M, nn.Parameter]:
@@ -79,6 +88,8 @@ def unpack(owner: object, names: Sequence[str], state: Mapping[str, Any]) -> Non
 def _packed(part: Any) -> Any:
     if isinstance(part, dict):
         return {name: _packed(one) for name, one in part.items()}
+    if isinstance(part, tuple):
+        return [_packed(one) for one in part]
     if isinstance(part, torch.Generator):
         return part.get_state()
     if isinstance(part, Tensor):
@@ -89,6 +100,8 @@ def _packed(part: Any) -> Any:
 def _unpacked(part: Any, state: Any) -> Any:
     if isinstance(part, dict):
         return {name: _unpacked(one, state[name]) for name, one in part.items()}
+    if isinstance(part, tuple):
+        return tuple(_unpacked(one, kept) for one, kept in zip(part, state, strict=True))
     if isinstance(part, int):
         return int(state)
     if isinstance(part, Tensor) and not part.requires_grad:  # the old one may have been handed out

@@ -32,7 +32,17 @@ FLOORS = {
     ],
     "agents": [
         ("norms", "versions"),
-        ("api", "seeding", "losses", "cloning", "networks", "actors", "controllers", "acting"),
+        (
+            "api",
+            "seeding",
+            "population",
+            "losses",
+            "cloning",
+            "networks",
+            "actors",
+            "controllers",
+            "acting",
+        ),
         ("playing", "search", "training"),
         ("sac", "td3", "sb3", "dynamics", "candidates"),
         tuple(p.parent.name for p in (ROOT / "agents").glob("*/__init__.py")),
