@@ -88,23 +88,33 @@ def usage() -> str:
     )
 
 
+OPTIONS = ("preset", "config", "resume", "restart")
+
+
 def run_method(name: str, args: list[str]) -> int:
     """Train by a method script: presets, config files, resuming, several seeds."""
     module = methods.script(name)
     given = {}
-    for option in ("preset", "config", "resume", "restart", "seeds", "jobs", "max-episode-steps"):
+    for option in (*OPTIONS, "seeds", "population", "jobs", "max-episode-steps"):
         given[option], args = _take(args, f"--{option}")
     alone = [f"--{o}" for o in ("preset", "config", "resume") if given[o] is not None]
     if len(alone) > 1:
         raise ValueError(f"give {alone[0]} or {alone[1]}: each says what the options change")
     resume, anew, seeds = given["resume"], given["restart"], given["seeds"]
+    if (group := given["population"]) is not None:
+        if others := [f"--{o}" for o in ("resume", "restart", "seeds") if given[o] is not None]:
+            raise ValueError(
+                f"--population begins a group of its own: leave {others[0]} out; a group goes on "
+                "with `reverie population --resume GROUP`"
+            )
+        seeds = group
     if seeds is not None and resume is not None:
         raise ValueError("--resume goes on with one run: give it without --seeds, for each of them")
     if anew is not None and (resume is not None or seeds is not None):
         raise ValueError("--restart begins one run anew: give it without --resume and --seeds")
     if seeds is not None and any(a.partition("=")[0] == "--seed" for a in args):
-        raise ValueError("--seeds says the seeds: leave --seed out")
-    if given["jobs"] is not None and seeds is None:
+        raise ValueError("--seeds and --population say the seeds: leave --seed out")
+    if given["jobs"] is not None and given["seeds"] is None:
         raise ValueError("--jobs is for several runs: give --seeds 0:5 too")
     place = resume or anew
     default = _default(module, name, given["preset"], given["config"], place)
@@ -116,6 +126,10 @@ def run_method(name: str, args: list[str]) -> int:
     if anew is not None:
         with restarting(_place(config)):
             return _train(module, name, config, False)
+    if group is not None:
+        numbers = _seeds(group, "--population")
+        together = methods.script("population")
+        return _train(together, "population", together.of_seeds(name, config, numbers), False)
     if seeds is not None:
         return _run_seeds(name, config, seeds, given["jobs"] or "1")
     return _train(module, name, config, resume is not None)
@@ -160,6 +174,7 @@ def _parse(module: Any, args: list[str], default: Any, name: str) -> Any:
     config_type = OmitArgPrefixes[module.Config] if flat else module.Config  # type: ignore[misc]
     extra = "\n\nAlso: --preset " + "|".join(module.PRESETS)
     extra += "; --config RUN or config.json; --resume RUN or --restart RUN; --seeds 0:5 --jobs 2; "
+    extra += "--population 0:10 (sac, td3: as one); "
     extra += "--max-episode-steps N, the environment's time limit (0: none)"
     about = (module.__doc__ or "") + extra
     # Tables are no options: tyro would make one of each key, beside ours of the same name.
@@ -180,13 +195,19 @@ def _limited(config: Any, limit: str) -> Any:
 def _run_seeds(name: str, config: Any, seeds: str, jobs: str) -> int:
     from ..envs.physics import affinity_threads
     from .studies.pool import LocalEngine, run_seeds
-    from .studies.suite import parse_seeds
 
-    parallel, numbers = whole_number(jobs, "jobs"), parse_seeds(seeds)
-    in_range("seed", tuple(numbers), "--seeds")
+    parallel, numbers = whole_number(jobs, "jobs"), _seeds(seeds, "--seeds")
     threads = config.run.threads or max(1, affinity_threads() // parallel)
     with stop_on_signals():
         return run_seeds(name, config, numbers, LocalEngine(parallel, threads))
+
+
+def _seeds(text: str, option: str) -> list[int]:
+    from .studies.suite import parse_seeds
+
+    numbers = parse_seeds(text)
+    in_range("seed", tuple(numbers), option)
+    return numbers
 
 
 def _train(module: Any, name: str, config: Any, resume: bool) -> int:

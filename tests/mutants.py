@@ -47,6 +47,28 @@ MUTANTS = [Mutant(*row) for row in (
     ("buffers/shards.py", "if s.last > oldest", "if s.last >= oldest", "buffers/test_shards.py::test_a_refill_equals_the_original"),
     ("buffers/windows.py", "first[1:] = episode[1:] != episode[:-1]", "first[1:] = False", "buffers/test_known_buffers.py::test_an_invalid_row_ends_its_episode_and_is_in_no_window"),
 
+    # -- populations
+    ("buffers/groups.py", "at * b.num_envs + self._first + local", "at * b.num_envs + local", "buffers/test_groups.py::test_slots_by_hand"),
+    ("buffers/groups.py", "first = 0 if b.total - b.oldest == steps else b.oldest", "first = 0", "buffers/test_groups.py::test_after_a_clear_nothing_old_is_drawn"),
+    ("buffers/groups.py", "torch.where(bad, again, slots[k])", "again", "buffers/test_groups.py::test_each_group_draws_what_a_buffer_of_its_own_draws"),
+    ("buffers/groups.py", "g.set_state(kept)", "pass", "buffers/test_groups.py::test_saved_generators_go_on"),
+    ("experiments/loops/population.py", "streams=first, ", "", "experiments/test_population.py::test_each_member_is_the_run_of_its_seed[sac]"),
+    ("experiments/loops/population.py", "streams=judged, ", "", "experiments/test_population.py::test_each_member_is_the_run_of_its_seed[sac]"),
+    ("experiments/loops/population.py", "[stream_seed(s, \"replay\") for s in seeds]", "list(seeds)", "experiments/test_population.py::test_each_member_is_the_run_of_its_seed[sac]"),
+    ("experiments/loops/population.py", "run.tick(config.num_envs)", "run.tick(len(valid))", "experiments/test_population.py::test_each_member_is_the_run_of_its_seed[sac]"),
+    ("experiments/loops/population.py", "s.more[\"crew\"] = crew", "pass", "experiments/test_population.py::test_a_killed_population_goes_on_to_the_same_bytes[55]"),
+    ("experiments/loops/crew.py", "stream_seed(c.seed, \"warmup\")", "stream_seed(0, \"warmup\")", "experiments/test_population.py::test_each_member_is_the_run_of_its_seed[td3]"),
+    ("experiments/loops/crew.py", "own[~self.alive] = 0.0", "pass", "experiments/test_population.py::test_actions_that_are_not_finite_stop_their_member_alone"),
+    ("experiments/loops/crew.py", "self.members[world // n]", "self.members[0]", "experiments/test_population.py::test_actions_that_are_not_finite_stop_their_member_alone"),
+    ("experiments/loops/crew.py", "Evaluation(returns[i], lengths[i])", "Evaluation(returns[0], lengths[0])", "experiments/test_population.py::test_each_member_is_the_run_of_its_seed[td3]"),
+    ("experiments/loops/crew.py", "{\"actor\": member(state[\"actor\"], k), ", "{\"actor\": member(state[\"actor\"], 0), ", "experiments/test_population.py::test_each_member_is_the_run_of_its_seed[sac]"),
+    ("experiments/loops/crew.py", "p.generator.set_state(kept)", "pass", "experiments/test_population.py::test_a_killed_population_goes_on_to_the_same_bytes[25]"),
+    ("experiments/loops/crew.py", "returns += [row[\"return\"]] if m.alive else []", "returns += [0.0]", "experiments/test_population.py::test_the_groups_rows_are_means_of_its_members"),
+    ("experiments/runs/member.py", "digest.hexdigest() != want[\"sha256\"]", "False", "experiments/test_population.py::test_a_member_whose_rows_are_not_as_they_were_stops_the_group"),
+    ("experiments/runs/member.py", "kept[\"diverged\"]", "None", "experiments/test_population.py::test_a_member_that_diverges_stops_and_the_others_go_on"),
+    ("experiments/runs/opening.py", "if (group := stamp.get(POPULATION)) is not None:", "if (group := None) is not None:", "experiments/test_population.py::test_a_member_alone_is_refused_with_what_to_do"),
+    ("experiments/population.py", "{n: v[k] for n, v in c.each.items()}", "{n: v[0] for n, v in c.each.items()}", "experiments/test_population.py::test_members_have_numbers_of_their_own"),
+
     # -- envs
     ("envs/native/env.py", "final_obs=final_obs,", "final_obs=obs,", "contracts/test_episode_ends.py::test_final_obs_equals_the_state_before_reset"),
     ("envs/native/env.py", "self._elapsed >= limit", "self._elapsed > limit", "contracts/test_episode_ends.py::test_time_limit_sets_truncated_only"),

@@ -15,7 +15,7 @@ from ...buffers.aside import overwrite, write_text
 from . import checkpoint, lock, stamp, stopping
 from .config import save_config
 from .lock import LOCK, in_use, now
-from .opening import SET_ASIDE, Counts, There, is_aside, require_empty, to_continue
+from .opening import POPULATION, SET_ASIDE, Counts, There, is_aside, require_empty, to_continue
 from .rows import Growing
 from .sameness import differs, lasting
 
@@ -49,21 +49,32 @@ class Directory:
     damaged, RuntimeError while another process holds the directory.
     """
 
-    def __init__(self, path: Path, method: str, config: Any, seed: int, resume: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        method: str,
+        config: Any,
+        seed: int,
+        resume: bool,
+        *,
+        group: Path | None = None,
+        there: There | None = None,
+    ) -> None:
+        """`group`: of a member of a population, which knows what is `there` to go on from."""
         self.path, self.method, self.config = path, method, config
         self.begun = False
-        self._anew = not resume and path.resolve() == _restart
+        self._anew = not resume and (group or path).resolve() == _restart
         self._made = not path.exists()
         self._lock = lock.take(path)
-        there = There()
         try:
-            if resume:
+            if there is None and resume:
                 there = to_continue(path, method, config)
-            elif not self._anew:
+            elif there is None and not self._anew:
                 require_empty(path, method)
         except BaseException:
             self.close()
             raise
+        there = there or There()
         self.found, self.old, self._rows = there.found, there.stamp, there.rows
         options = config.run
         self.stamp: dict[str, Any] = {
@@ -78,6 +89,8 @@ class Directory:
         state = {} if self.found is None else self.found.state
         self.kept = Counts(**state.get("run", {}))
         self.stamp["saved"] = self.kept.step
+        if group is not None:
+            self.stamp[POPULATION] = str(group)
         self._shards = {} if self.found is None else dict(self.found.stores)
         self._facts = {"method": method, "config": lasting(config)}  # what a resume must share
         self._refused: dict[str, int] = {}  # how often the disk did not take what

@@ -14,6 +14,7 @@ from .rows import digest_of
 from .sameness import changes, lasting_of
 
 log = logging.getLogger("reverie")
+POPULATION = "population"  # in the stamp of a member: the run that holds its checkpoints
 SET_ASIDE = "set-aside"  # folders of what lay there before a restart
 _UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
@@ -53,6 +54,11 @@ def to_continue(path: Path, method: str, config: Any) -> There:
     """
     points, file = path / "checkpoints", path / "config.json"
     stamp, anew = read_json(path / "stamp.json"), _anew(path, method)
+    if (group := stamp.get(POPULATION)) is not None:
+        raise ValueError(
+            f"{path} is a member of the population {group}, which saves and goes on as one: "
+            f"`reverie population --resume {group}`. {anew}, alone"
+        )
     some = bool(checkpoint.list_checkpoints(points) or any(points.glob(f"{checkpoint.BAD}/*")))
     if file.exists():
         _require_config(path, method, config, some)

@@ -1,0 +1,167 @@
+"""The members of a population while it runs: who is alive, how they act, what each writes."""
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...agents import Agent, Evaluation, Metrics, RandomPolicy
+from ...agents.api import State, no_memory
+from ...agents.population import member
+from ...agents.seeding import stream_seed
+from ...buffers import Transitions, columns
+from ..runs.member import Member
+from ..runs.run import Run
+from ..runs.stopping import Diverged
+
+log = logging.getLogger("reverie")
+_NOTHING = {"size": 0, "sha256": hashlib.sha256().hexdigest()}
+# Of a member that had begun when its group was cut, before the first checkpoint of that.
+FRESH: Mapping[str, Any] = {"rows": _NOTHING, "diverged": None, "bad": 0, "recent": []}
+
+
+class Crew:
+    """K members of one agent; a `Policy` for all their worlds, member by member.
+
+    A member with a value that is not finite is stopped: its worlds stand still, it writes and
+    counts no more, and the others do not notice.
+    """
+
+    initial_state = no_memory
+
+    def __init__(self, method: str, configs: Sequence[Any], group: Path, agent: Agent) -> None:
+        self.method, self.configs, self.group, self.agent = method, configs, group, agent
+        self.members: list[Member] = []
+        self.step = 0  # the group's, for what is written
+        self.saved = -1  # the step of the policies that lie there
+        seeds = [stream_seed(c.seed, "warmup") for c in configs]
+        act_dim: int = agent.act_dim  # type: ignore[attr-defined]
+        self._warmups = [RandomPolicy(act_dim, seed=s) for s in seeds]
+
+    def open(self, kept: Sequence[Mapping[str, Any] | None] | None = None) -> None:
+        """Open the members' directories, new ones or as the group's checkpoint kept them."""
+        states = [None] * len(self.configs) if kept is None else kept
+        for config, state in zip(self.configs, states, strict=True):
+            self.members.append(Member(self.method, config, self.group, state))
+
+    def begin(self, step: int, notes: Mapping[str, str]) -> None:
+        """Let each member write its configuration and stamp; write what a kill cut short."""
+        if not self.members:
+            self.open([FRESH] * len(self.configs))
+        self.step = step
+        for m in self.members:
+            m.home.note(**notes)
+            m.begin(step)
+        if step:
+            self.save_policies()
+
+    @property
+    def alive(self) -> Tensor:
+        """Which members learn, [K] bool."""
+        return torch.tensor([m.alive for m in self.members])
+
+    def explore(self, obs: Tensor) -> Tensor:
+        """Return uniform actions, each member's from its own generator."""
+        n = len(obs) // len(self._warmups)
+        return torch.cat([p.act(obs[:n])[0] for p in self._warmups])
+
+    def act(self, obs: Tensor, state: State = (), *, explore: bool = False) -> tuple[Tensor, State]:
+        """Return the members' actions; those of a stopped one are 0."""
+        action, _ = self.agent.act(obs, explore=explore)
+        own = action.view(len(self.members), -1)
+        finite = own.isfinite().all(1).cpu()
+        if not bool(finite.all()):
+            self._stop(~finite, "an action is not finite")
+            own[~self.alive] = 0.0
+        return action, state
+
+    def require_finite(self, metrics: Metrics, batch: Transitions | None = None) -> None:
+        """Stop the members with a metric that is not finite; Diverged where none is left."""
+        if not metrics:
+            return
+        finite = torch.stack(list(metrics.values())).isfinite()  # [metrics, K]
+        if bool(finite.all()):
+            return
+        for k in (~finite.all(0)).nonzero().flatten().tolist():
+            names = [n for n, ok in zip(metrics, finite[:, k].tolist(), strict=True) if not ok]
+            self._stop(
+                torch.arange(len(self.members)) == k, f"{', '.join(names)} not finite", batch
+            )
+
+    def _stop(self, bad: Tensor, what: str, batch: Transitions | None = None) -> None:
+        for k in (bad & self.alive).nonzero().flatten().tolist():
+            actor = member(self.agent.state_dict()["actor"], k)
+            rows = {} if batch is None else columns(batch.map(lambda x, k=k: x[k]))  # type: ignore[misc]
+            self.members[k].diverged(self.step, what, {"actor": actor, "batch": rows})
+            log.warning("%s: %s at step %d: stopped", self.members[k].path, what, self.step)
+            if not bool(self.alive.any()):
+                raise Diverged(f"every member of {self.group} diverged, the last at {self.step}")
+
+    def count(self, ended: Sequence[tuple[int, float, int]], valid: Tensor) -> None:
+        """Count the (world, return, length) of episodes that ended, and bad worlds [K N]."""
+        n = len(valid) // len(self.members)
+        for world, total, length in ended:
+            self.members[world // n].recent.append((total, length))
+        if not bool(valid.all()):
+            for m, own in zip(self.members, valid.view(-1, n), strict=True):
+                m.bad += int((~own).sum())
+
+    def write_rows(self, metrics: Metrics) -> dict[str, float]:
+        """Write each member's row of what it learned; return the group's own."""
+        self.require_finite(metrics)
+        returns = []
+        for k, m in enumerate(self.members):
+            row: dict[str, Any] = {name: value[k] for name, value in metrics.items()}
+            row["bad_worlds"] = m.bad
+            if m.recent:
+                row["return"] = sum(r for r, _ in m.recent) / len(m.recent)
+                row["length"] = sum(n for _, n in m.recent) / len(m.recent)
+                returns += [row["return"]] if m.alive else []
+            m.recent = []
+            if m.alive:
+                m.log(self.step, "train", row)
+        more = {"return": sum(returns) / len(returns)} if returns else {}
+        return {"members": float(self.alive.sum()), **more}
+
+    def write_judged(self, judged: Evaluation) -> dict[str, float]:
+        """Write each member's row of an evaluation [K E]; return the row of those alive."""
+        k, keep = len(self.members), self.alive.numpy()
+        returns, lengths = (x.reshape(k, -1, x.shape[-1]) for x in judged[:2])
+        for i, m in enumerate(self.members):
+            if m.alive:
+                m.log(self.step, "eval", Evaluation(returns[i], lengths[i]).row())
+        return Evaluation(returns[keep], lengths[keep]).row()
+
+    def save_policies(self) -> None:
+        """Write what each member's directory holds of a checkpoint: its policy."""
+        state = self.agent.state_dict()
+        for k, m in enumerate(self.members):
+            if m.alive:
+                acting = state["acting"][k]
+                m.save_policy(self.step, {"actor": member(state["actor"], k), "acting": acting})
+        self.saved = self.step
+
+    def follow(self, run: Run) -> None:
+        """Save the policies where the group has just saved; its checkpoint comes first."""
+        if run.home.stamp["saved"] == run.step != self.saved:
+            self.save_policies()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the group's checkpoint keeps of its members."""
+        warmups = [p.generator.get_state() for p in self._warmups]
+        return {"members": [m.state_dict() for m in self.members], "warmups": warmups}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Open the members' directories where the checkpoint left them."""
+        self.open(state["members"])
+        for p, kept in zip(self._warmups, state["warmups"], strict=True):
+            p.generator.set_state(kept)
+
+    def close(self, error: BaseException | None) -> None:
+        """Say in each member's stamp how it ended."""
+        for m in self.members:
+            m.close(error, self.step)
