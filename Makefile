@@ -34,7 +34,7 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
-	for what in env buffer learner offline population; do $(BIN)/reverie bench $$what || exit 1; done
+	for what in env buffer learner offline population population-learner; do $(BIN)/reverie bench $$what || exit 1; done
 
 # On a machine with an NVIDIA GPU: the engine's tests on it, then the bench with its stamp.
 gpu: $(STAMP)

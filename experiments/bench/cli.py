@@ -10,7 +10,17 @@ from rich.table import Table
 from ...buffers.aside import write_text
 from ..runs.config import parse
 from ..runs.stamp import hardware
-from . import buffer, diffusion, dream, env, gpu, learner, offline, population
+from . import (
+    buffer,
+    diffusion,
+    dream,
+    env,
+    gpu,
+    learner,
+    offline,
+    population,
+    population_learner,
+)
 from .report import OURS, BenchOptions, Report
 
 MISSING = "not installed (pip install reverie[bench])"
@@ -19,6 +29,7 @@ BENCHES: dict[str, Callable[[BenchOptions], Report]] = {
     "buffer": buffer.run,
     "learner": learner.run,
     "population": population.run,
+    "population-learner": population_learner.run,
     "gpu": gpu.run,
     "offline": offline.run,
     "diffusion": diffusion.run,

@@ -37,12 +37,22 @@ class BenchOptions:
     """Measure a part of Reverie beside its peers, interleaved in one run."""
 
     what: tyro.conf.Positional[
-        Literal["env", "buffer", "learner", "population", "gpu", "offline", "diffusion", "dream"]
+        Literal[
+            "env",
+            "buffer",
+            "learner",
+            "population",
+            "population-learner",
+            "gpu",
+            "offline",
+            "diffusion",
+            "dream",
+        ]
     ]
     """env: steps of the v5 tasks, replay write included; buffer: sample and add; learner:
-    gradient steps; population: a search's rollouts on the swimmer; gpu: steps on MuJoCo Warp;
-    offline: gradient steps of TD3+BC; diffusion: generated rows; dream: steps of
-    imagined cart-poles"""
+    gradient steps; population: a search's rollouts on the swimmer; population-learner: gradient
+    steps of K learners as one; gpu: steps on MuJoCo Warp; offline: gradient steps of TD3+BC;
+    diffusion: generated rows; dream: steps of imagined cart-poles"""
     threads: int = 2
     """CPU threads of the physics (env, gpu), of torch (buffer, learner), and of every peer that
     has threads"""

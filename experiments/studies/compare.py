@@ -8,16 +8,18 @@ from ...buffers.aside import write_text
 from ..runs.config import parse
 from ..runs.stopping import stop_on_signals
 from . import tables
+from .groups import jobs_of
 from .plots import panels
 from .pool import Job, LocalEngine, run_jobs
 from .results import read_result, write_results
 from .suite import OTHER, Entry, read_suite
 
 
-def run_all(entries: Sequence[Entry], engine: LocalEngine) -> None:
+def run_all(entries: Sequence[Entry], engine: LocalEngine, as_one: bool = False) -> None:
     """Bring every run that is not finished to its end, seed by seed.
 
-    A study that is cut short has then all arms of the seeds that it has.
+    A study that is cut short has then all arms of the seeds that it has. `as_one`: the seeds of an
+    arm and a task are a population, where the method has some.
     """
     states = {e.path: e.status() for e in entries}
     done = sum(s == "finished" for s in states.values())
@@ -28,14 +30,14 @@ def run_all(entries: Sequence[Entry], engine: LocalEngine) -> None:
             print(f"{OTHER} {entry.path}: {what}. Not counted and not gone on with: move it away")
     waiting = [e for e in entries if states[e.path] not in ("finished", OTHER)]
     waiting.sort(key=lambda e: e.seed)
-    by_path = {e.path: e for e in waiting}
+    work = jobs_of(waiting, states, as_one)
+    by_path = {job.path: own for job, own in work}
 
     def told(job: Job, status: int, left: int) -> None:
-        assert job.path is not None
-        entry = by_path[job.path]
-        print(f"{entry.status():11s} {entry.key} ({left} left)", flush=True)
+        for entry in by_path[job.path]:
+            print(f"{entry.status():11s} {entry.key} ({left} left)", flush=True)
 
-    run_jobs([e.job for e in waiting], engine, told)
+    run_jobs([job for job, _ in work], engine, told)
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class CompareOptions:
     """runs at a time"""
     threads: int = 1
     """CPU threads of each run"""
+    population: bool = False
+    """train the seeds of an arm and a task as one population, where the method has some"""
     out: Path = Path("runs")
     """folder of the run directories"""
     results: Path = Path("results")
@@ -64,7 +68,7 @@ def main(args: Sequence[str]) -> int:
     suite, entries = read_suite(path, options.out)
     engine = LocalEngine(options.jobs, options.threads)
     with stop_on_signals():
-        run_all(entries, engine)
+        run_all(entries, engine, options.population)
     results = options.results / suite.name
     write_results(entries, results)
     units = tables.units(entries)

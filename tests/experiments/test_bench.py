@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from reverie.experiments.bench import buffer, cli, diffusion, dream, env, gpu, learner, offline
+from reverie.experiments.bench import (
+    buffer,
+    cli,
+    diffusion,
+    dream,
+    env,
+    gpu,
+    learner,
+    offline,
+    population_learner,
+)
 from reverie.experiments.bench.report import OURS, BenchOptions, Report, Row
 
 TINY = {"threads": 1, "num_envs": 8, "repeats": 2, "seconds": 0.005}
@@ -176,3 +186,17 @@ def test_learner_bench_says_what_compiling_brings(monkeypatch):
     assert asked == [("SAC", "layer", 128, True), ("SAC", "layer", 128, False)]
     assert learner.EAGER in [p.name for p in learner._peers(options)]
     assert learner.EAGER not in [p.name for p in learner._peers(BenchOptions("learner", **TINY))]
+
+
+def test_population_learner_bench_reports(monkeypatch):
+    """A turn of K members counts K updates; what one learner and processes do is for all K."""
+    assert population_learner.population(3, 8, 4, rows=16)() == 3
+    assert population_learner.one(8, 4, rows=16)() == 1
+    monkeypatch.setattr(population_learner, "STEPS", 2)
+    with population_learner.processes(2, 8, 4, 16) as work:
+        assert work() == 4 == work()
+    sizes = {"widths": (8,), "batches": (4,), "members": (1, 3), "rows": 16}
+    report = population_learner.run(BenchOptions("population-learner", **TINY), **sizes)
+    assert report.cases() == [" 1 members, 8 wide, batch 4", " 3 members, 8 wide, batch 4"]
+    assert {row.who for row in report.rows} == {"reverie", "one learner", "processes"}
+    ratios_hold(report)

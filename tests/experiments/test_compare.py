@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from reverie.experiments import cli, load_run
+from reverie.experiments.runs.config import save_config
+from reverie.experiments.studies.groups import jobs_of
 from reverie.experiments.studies.results import last_rows
 from reverie.experiments.studies.suite import read_suite
 
@@ -133,3 +135,50 @@ def test_a_killed_suite_goes_on(tmp_path):
         pair = [tmp_path / "runs" / n / "sac" / f"Reacher-v5-s{seed}" for n in ("tiny", "whole")]
         a, b = ((p / "metrics.jsonl").read_bytes() for p in pair)
         assert a == b
+
+
+def test_the_seeds_of_an_arm_are_one_population(tmp_path, capsys):
+    """Also after a kill: the same command goes on with the group, and its runs count as any do."""
+    text = SUITE[: SUITE.index('[[arms]]\nname = "sb3')] + SUITE[SUITE.index("[[tasks]]") :]
+    suite, out = write(tmp_path, text.replace("steps = 200", "steps = 100")), tmp_path / "runs"
+    args = ["compare", str(suite), "--out", str(out), "--results", str(tmp_path / "results")]
+    assert cli.main([*args, "--population"]) == 0
+    group = out / "tiny" / "sac" / "Reacher-v5-p0-1"
+    assert load_run(group).stamp["step"] == 100 and (group / "checkpoints").is_dir()
+    suite = write(tmp_path, text)  # twice as long, of three seeds: the group goes on
+    suite.write_text(suite.read_text().replace('"0:2"', '"0:3"'))
+    assert cli.main(args) == 0
+    assert "6 of 6" not in capsys.readouterr().out
+    assert load_run(group).stamp["step"] == 200
+    for arm in ("sac", "td3-layer"):
+        for seed in range(3):
+            path = out / "tiny" / arm / f"Reacher-v5-s{seed}"
+            run, name = load_run(path), f"Reacher-v5-s{seed}.csv"
+            assert run.stamp["status"] == "finished" and run.stamp["step"] == 200
+            assert ("population" in run.stamp) == (seed < 2)
+            with (tmp_path / "results" / "tiny" / arm / name).open() as file:
+                last = list(csv.DictReader(file))[-1]
+            assert float(last["return"]) == pytest.approx(run.frame()["return"][-1], rel=1e-6)
+
+
+def test_groups_of_a_suite(tmp_path):
+    """Two arms of two seeds: one job each; what was begun alone, or diverged together, is not."""
+    _, entries = read_suite(write(tmp_path), tmp_path / "runs")
+    states = {e.path: "missing" for e in entries}
+    assert len(jobs_of(entries, states, False)) == 6
+    work = jobs_of(entries, states, True)
+    assert [len(own) for _, own in work] == [1, 1, 2, 2]  # sb3's two, then sac and td3
+    assert {job.method for job, _ in work} == {"peer", "population"}
+    job = work[2][0]
+    assert job.path.name == "Reacher-v5-p0-1" and job.config.seeds == (0, 1)
+    states[entries[0].path] = "interrupted"
+    assert [len(own) for _, own in jobs_of(entries[:2], states, True)] == [1, 1]
+    for e in entries[:2]:
+        e.path.mkdir(parents=True)
+        (e.path / "stamp.json").write_text(json.dumps({"population": str(job.path)}))
+    job.path.mkdir()
+    save_config(job.path / "config.json", "population", job.config)
+    again = jobs_of(entries[:2], states, False)
+    assert [(j.path, len(own)) for j, own in again] == [(job.path, 2)]
+    states.update({e.path: "diverged" for e in entries[:2]})
+    assert jobs_of(entries[:2], states, True) == []
