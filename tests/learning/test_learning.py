@@ -3,9 +3,10 @@
 import dataclasses
 
 import pytest
+from scipy import stats
 
 from reverie.agents import SACConfig
-from reverie.experiments import load_run, sac
+from reverie.experiments import load_run, population, sac
 from reverie.experiments.runs.config import RunOptions
 
 
@@ -53,3 +54,28 @@ def test_sac_learns_both_swing_ups(task, seed, tmp_path):
     result = train(config, tmp_path, seed)
     assert load_run(result.path).frame()["return"][0] < 20
     assert result.eval_return >= bar
+
+
+@pytest.mark.slow
+def test_a_populations_returns_are_not_told_from_those_of_runs_alone(tmp_path):
+    """20 seeds each way, others each: two-sample tests of the last evaluation do not reject."""
+    single = sac.Config(
+        env="reverie/InvertedDoublePendulum-v5",
+        steps=3_000,
+        learning_starts=500,
+        batch_size=64,
+        buffer_size=3_000,
+        agent=SACConfig(hidden=(64, 64), lr=1e-3),
+        run=RunOptions(
+            out=str(tmp_path), name="x", eval_every=0, tensorboard=False, progress=False, threads=1
+        ),
+    )
+    judged = population.main(population.of_seeds("sac", single, range(20))).evaluation
+    together = judged.returns.reshape(20, -1).mean(1)
+    alone = []
+    for seed in range(20, 40):
+        run = dataclasses.replace(single.run, name=f"alone-{seed}")
+        alone.append(sac.main(dataclasses.replace(single, seed=seed, run=run)).eval_return)
+    assert max(together) > 200 and max(alone) > 200  # random: about 60
+    assert stats.ks_2samp(together, alone).pvalue > 0.01, (together, alone)
+    assert stats.mannwhitneyu(together, alone).pvalue > 0.01, (together, alone)
