@@ -29,6 +29,9 @@ METHODS = {
     "synther": Method(
         ".synther", "SAC on replay and rows of a diffusion model of it; its controls"
     ),
+    "dreamland": Method(
+        ".dreamland", "controllers trained in dreams of a world model, under its dropout masks"
+    ),
     "peer": Method(".studies.peer", "Stable-Baselines3's SAC or TD3, written down as our runs are"),
 }
 PARTS = ("Config", "PRESETS", "STEP", "main", "load")  # what a script has

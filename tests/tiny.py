@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from reverie.agents import SACConfig, TD3Config
+from reverie.agents.dreams.config import DreamConfig, ModelConfig
 from reverie.agents.dynamics import DynamicsConfig
 from reverie.agents.ncap import CircuitConfig
 from reverie.agents.oer.learner import OERConfig
@@ -17,7 +18,7 @@ from reverie.agents.search import SearchConfig
 from reverie.agents.synther.config import DiffusionConfig
 from reverie.envs import make
 from reverie.envs.families import members
-from reverie.experiments import bc, iql, ncap, oer, ppo, rebrac, sac, synther, td3, td3bc
+from reverie.experiments import bc, dreamland, iql, ncap, oer, ppo, rebrac, sac, synther, td3, td3bc
 from reverie.experiments.loops.collecting import CollectOptions, collect_dataset
 from reverie.experiments.runs.config import RunOptions
 
@@ -138,6 +139,23 @@ def continual(module, out, name, **changes):
     )  # fmt: skip
 
 
+def dreaming(module, out, name, **changes):
+    """Two rounds of 130 real steps and a fit of 70 updates; generations of 30 dream steps."""
+    model = ModelConfig(
+        kind=changes.pop("kind", "mlp"), hidden=(16,), updates=70, batch_size=16, window=6,
+        burn_in=2, judge_every=20, members=2,
+    )  # fmt: skip
+    dream = DreamConfig(horizon=5, features=model.recurrent)
+    return dataclasses.replace(
+        module.Config(), env="reverie/Reacher-v5", steps=660, collect=130, round_every=390,
+        real_size=300, select_every=90, select_episodes=2, episodes=1, hidden=(4,), num_envs=3,
+        es=SearchConfig(population=6), learning_starts=90, batch_size=16, buffer_size=240,
+        model=model, dream=dream, sac=SACConfig(hidden=(24, 24)),
+        ppo=PPOConfig(n_steps=10, batch_size=15, n_epochs=2, hidden=(24, 24)),
+        run=run_options(out, name), **changes,
+    )  # fmt: skip
+
+
 GENERATOR = dataclasses.replace(DIFFUSION, terminal="none")
 METHODS = {
     "sac": (sac, off_policy),
@@ -158,6 +176,10 @@ METHODS = {
     "ncap-ars": (ncap, functools.partial(ncap_search, search="ars", controller="linear")),
     "ncap-td3": (ncap, ncap_td3),
     "ncap-ppo": (ncap, ncap_ppo),
+    "dreamland": (dreamland, dreaming),
+    "dreamland-gru": (dreamland, functools.partial(dreaming, kind="gru", learner="es")),
+    "dreamland-sac": (dreamland, functools.partial(dreaming, learner="sac", real_share=0.25)),
+    "dreamland-ppo": (dreamland, functools.partial(dreaming, learner="ppo")),
 }
 
 
@@ -167,6 +189,7 @@ LOOPS = (
     "oer",
     "ppo",
     "ncap",
+    "dreamland",
 )  # one method for each loop that saves and resumes
 # Where a test is about the loop, the other methods of a loop are left to `make test-all`.
 BY_LOOP = [pytest.param(m, marks=[] if m in LOOPS else [pytest.mark.slow]) for m in METHODS]

@@ -30,17 +30,24 @@ def run_agent(method: str, agent_class: Any, config: Any, resume: bool) -> Resul
     return Result(run.path, run.step, judged)
 
 
-def steps(run: Run, s: Session, config: Any) -> Iterator[None]:
+def steps(
+    run: Run, s: Session, config: Any, first: Callable[[], None] | None = None
+) -> Iterator[None]:
     """Act, store and learn until `config.steps` transitions; yield after each vector step.
 
-    What stands in the body of `for _ in steps(...)` comes between two steps. Raises Diverged after
-    a dump when a loss, a parameter or an observation is not finite.
+    What stands in the body of `for _ in steps(...)` comes between two steps, `first` before the
+    first one; either may `s.restart` the worlds. Raises Diverged after a dump when a loss, a
+    parameter or an observation is not finite.
     """
     obs = s.begin(run)
+    if first is not None and run.step == 0:
+        first()
     if run.owed:  # the run was stopped between two updates of a step, or in that body
         learn(run, s, config)
         yield
     while run.step < config.steps:
+        if s.restarted is not None:
+            obs, s.restarted = s.restarted, None
         policy = s.agent if run.step >= config.learning_starts else s.warmup
         action, s.memory = policy.act(obs, s.memory, explore=True)
         try:

@@ -1,7 +1,7 @@
 """The loop of Stable-Baselines3's PPO over our worlds: roll out, learn, and now and then look."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from ...agents.playing import EVAL_SEED, SEED_STRIDE, Evaluation, Stopped, evalu
 from ...agents.sb3 import PPOConfig, SB3Policy, build_ppo
 from ...envs import BatchEnv
 from ...envs.gym.sb3 import BatchVecEnv
+from ..runs.directory import Stores
 from ..runs.result import Result
 from ..runs.run import Run
 from .build import worlds_for
@@ -55,6 +56,8 @@ class PPOSession:
         self.callback = Episodes()
         self.callback.recent = []
         self.metrics: dict[str, float] = {}  # of the last rollout
+        self.more: dict[str, Any] = {}  # further parts with a state, by name: a script's own
+        self.stores: Stores = {}  # buffers of such parts
         self.model._setup_learn(0, self.callback)
         self.model.policy.optimizer.register_step_pre_hook(self.callback.go_on)
         self.policy = SB3Policy(self.model.policy, self.normal and self.normal.obs_rms)
@@ -62,7 +65,7 @@ class PPOSession:
     def begin(self, run: Run) -> None:
         """Go on from the newest checkpoint, if there is one."""
         run.home.note(**self.env.notes)
-        with run.restored() as state:
+        with run.restored(self.stores) as state:
             if state is None:
                 return
             self.load_state_dict(state)
@@ -72,16 +75,28 @@ class PPOSession:
                 m = self.model
                 m._last_obs, m._last_episode_starts = m.env.reset(), np.ones(m.n_envs)
 
+    def restart(self) -> None:
+        """Look at the worlds anew, after something else than the session has begun them again."""
+        m = self.model
+        if self.normal is not None and m.num_timesteps == 0:  # so far there was nothing to see
+            one = np.ones_like(self.normal.obs_rms.var)
+            _set_moments(self.normal.obs_rms, {"mean": 0 * one, "var": one, "count": 1e-4})
+        m._last_obs, m._last_episode_starts = m.env.reset(), np.ones(m.n_envs)
+
+    def agent_state(self) -> dict[str, Any]:
+        """What acts: the policy, its optimiser, the statistics of observations."""
+        return {
+            "policy": self.model.policy.state_dict(),
+            "optimizer": self.model.policy.optimizer.state_dict(),
+            "statistics": self.normal and _moments(self.normal.obs_rms),
+        }
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that a bit-exact continuation needs, at the end of a rollout."""
         m = self.model
         name, key, *rest = np.random.get_state()
         return {
-            "agent": {
-                "policy": m.policy.state_dict(),
-                "optimizer": m.policy.optimizer.state_dict(),
-                "statistics": self.normal and _moments(self.normal.obs_rms),
-            },
+            "agent": self.agent_state(),
             "env": self.env.state_dict(),
             "returns": self.normal and (_moments(self.normal.ret_rms), self.normal.returns),
             "monitor": (self.monitor.episode_returns, self.monitor.episode_lengths),
@@ -90,6 +105,7 @@ class PPOSession:
             "metrics": self.metrics,
             "torch": torch.get_rng_state(),
             "numpy": (name, np.asarray(key, np.int64), *rest),
+            "more": {name: part.state_dict() for name, part in self.more.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -112,6 +128,8 @@ class PPOSession:
         torch.set_rng_state(state["torch"])
         name, key, *rest = state["numpy"]
         np.random.set_state((name, key.astype(np.uint32), *rest))
+        for name, part in self.more.items():
+            part.load_state_dict(state["more"][name])
 
     def learn(self) -> None:
         """Roll out and learn from it; Stopped in the middle of either."""
@@ -171,26 +189,37 @@ def run_ppo(
     return Result(run.path, run.step, judged)
 
 
-def train(run: Run, s: PPOSession, judge: BatchEnv, config: Any) -> Evaluation:
-    """Train until `config.steps` transitions or a rollout more; return the last evaluation.
+def steps(
+    run: Run, s: PPOSession, config: Any, first: Callable[[], None] | None = None
+) -> Iterator[None]:
+    """Roll out and learn until `config.steps` transitions or a rollout more; yield after each.
 
     SB3 cannot save inside a rollout or its learning: told to stop there, the run saves its state
-    from before. Raises Interrupted and Diverged as offpolicy.train.
+    from before. `first` as `offpolicy.steps`. Raises Interrupted and Diverged.
     """
     s.begin(run)
     model = s.model
     s.callback.stop = lambda: run.stopping
+    if first is not None and run.step == 0:
+        first()
+    if run.owed:  # only what follows the rollout is left of it
+        yield
+    while run.step < config.steps:
+        before = copy.deepcopy(s.state_dict())
+        with run.interruptible(before.copy, s.stores, owed=False):
+            s.learn()
+        run.tick(model.n_envs * model.n_steps)
+        s.require_finite(run)
+        yield
+
+
+def train(run: Run, s: PPOSession, judge: BatchEnv, config: Any) -> Evaluation:
+    """Train until `config.steps`; return the last evaluation. Errors as `steps`."""
 
     def judging() -> Evaluation:
         return evaluate(s.policy, judge, seed=EVAL_SEED, stop=s.callback.stop)
 
     judged: Evaluation | None = None
-    while run.owed or run.step < config.steps:
-        if not run.owed:  # else only what follows the rollout is left of it
-            before = copy.deepcopy(s.state_dict())
-            with run.interruptible(before.copy, owed=False):
-                s.learn()
-            run.tick(model.n_envs * model.n_steps)
-            s.require_finite(run)
+    for _ in steps(run, s, config):
         judged = run.after_step(judging, s.row, s.state_dict)
     return run.final(judged, judging)

@@ -70,6 +70,7 @@ class Session:
         self.metrics: Metrics = {}
         self.trail: deque[Any] = deque(maxlen=16)  # physics states, for a dump
         self.initial = self.memory = agent.initial_state(env.num_envs)
+        self.restarted: torch.Tensor | None = None  # observations to act on, in place of the last
 
     def draw_from(self, source: Source, **named: ReplayBuffer) -> None:
         """Learn from this source from now on; each buffer in it lies in shards, under its name."""
@@ -93,6 +94,12 @@ class Session:
             self.buffer.break_episodes()
             self.returns, self.memory = Returns(self.env.num_envs), self.initial
             return self.env.reset(self.seed * SEED_STRIDE + run.step)
+
+    def restart(self) -> None:
+        """Begin an episode in every world, whatever was played in them."""
+        self.buffer.break_episodes()
+        self.returns, self.memory = Returns(self.env.num_envs), self.initial
+        self.restarted = self.env.reset()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the buffer, whose rows lie in shards."""

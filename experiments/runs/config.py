@@ -53,6 +53,15 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "share": (0, 1),
     "noise": (0, 1000),
     "fraction": (1e-9, 1),
+    # of dreamland
+    "controllers": (1, 1000),
+    "select_every": (1, MANY),
+    "select_episodes": (1, 100_000),
+    "collect": (1, MANY),
+    "collect_noise": (0, 100),
+    "round_every": (0, MANY),
+    "real_size": (1, MANY),
+    "real_share": (0, 1),
     # of commands
     "jobs": (1, 1024),
     "until": (0, MANY),

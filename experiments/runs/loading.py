@@ -28,7 +28,8 @@ def load_policy(path: str | Path) -> LoadedPolicy:
     try:
         found = checkpoint.load(path / "checkpoints", path / "buffer", stores=False)
         if found is not None:
-            policy, obs_dim = script.load(config, found.state["agent"])
+            more = found.state.get("more", {}).get("chosen", {})  # what acts in the agent's place
+            policy, obs_dim = script.load(config, {**found.state["agent"], **more})
             return LoadedPolicy(policy, obs_dim, config, kept_spaces(path))
     except READING as error:
         if method not in methods.METHODS:

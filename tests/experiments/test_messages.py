@@ -22,7 +22,20 @@ import reverie
 from reverie.agents import SACConfig
 from reverie.envs.contexts import parse_contexts
 from reverie.envs.errors import unknown
-from reverie.experiments import bc, cli, iql, ncap, oer, ppo, rebrac, sac, synther, td3, td3bc
+from reverie.experiments import (
+    bc,
+    cli,
+    dreamland,
+    iql,
+    ncap,
+    oer,
+    ppo,
+    rebrac,
+    sac,
+    synther,
+    td3,
+    td3bc,
+)
 from reverie.experiments.bench.report import BenchOptions
 from reverie.experiments.looking.commands import CheckOptions, EvalOptions, WatchOptions
 from reverie.experiments.loops import build
@@ -44,7 +57,7 @@ from reverie.experiments.studies import peer
 from reverie.experiments.studies.compare import CompareOptions
 from reverie.experiments.studies.suite import parse_seeds
 
-SCRIPTS = (sac, td3, ppo, bc, td3bc, iql, rebrac, oer, ncap, synther, peer)
+SCRIPTS = (sac, td3, ppo, bc, td3bc, iql, rebrac, oer, ncap, synther, dreamland, peer)
 SMALL = ["--learning-starts", "20", "--batch-size", "8", "--hidden", "8", "--eval-episodes", "1",
          "--buffer-size", "500", "--threads", "1", "--steps", "40", "--no-tensorboard",
          "--no-progress"]  # fmt: skip

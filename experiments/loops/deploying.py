@@ -1,0 +1,156 @@
+"""Between dream and reality: real steps for a model, and which controller is played there."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ...agents import Policy, RandomPolicy, reset_where
+from ...agents.acting import Returns, advance, over
+from ...agents.api import State
+from ...agents.playing import SEED_STRIDE
+from ...agents.seeding import generator, stream_seed
+from ...buffers import ReplayBuffer
+from ...envs import BatchEnv
+
+Snapshot = Mapping[str, Any]  # what a policy is made of: tensors by name
+RULES = ("dream", "last")
+
+
+class Collector:
+    """Real steps for a store: of uniform actions, or of a policy and Gaussian noise.
+
+    `steps` counts all real transitions that its run took, those of evaluations too.
+    """
+
+    def __init__(self, env: BatchEnv, store: ReplayBuffer, noise: float, seed: int) -> None:
+        self.env, self.store, self.noise, self.seed = env, store, noise, seed
+        self.random = RandomPolicy(env.act_dim, seed=stream_seed(seed, "random steps"))
+        self.generator = generator(seed, "collecting")
+        self.returns = Returns(env.num_envs)
+        self.played: list[float] = []  # returns of this collection's whole episodes
+        self.steps = 0
+        self.memory: State = ()
+        self.obs = env.reset()
+
+    def begin(self, policy: Policy | None) -> None:
+        """Start a collection: new episodes."""
+        self.obs = self.env.reset()
+        self.store.break_episodes()
+        self.returns, self.played = Returns(self.env.num_envs), []
+        self.memory = policy.initial_state(self.env.num_envs) if policy else ()
+
+    def step(self, policy: Policy | None) -> int:
+        """Store one step of every world; return how many transitions there were."""
+        initial = policy.initial_state(self.env.num_envs) if policy else ()
+        if policy is None:
+            action, _ = self.random.act(self.obs)
+        else:
+            action, self.memory = policy.act(self.obs, self.memory, explore=False)
+            noise = torch.randn(action.shape, generator=self.generator)
+            action = (action + self.noise * noise).clamp(-1, 1)
+        batch, valid, self.obs = advance(self.env, self.obs, action)
+        self.store.add(batch, valid)
+        self.memory = reset_where(over(batch, valid), self.memory, initial)
+        self.played += [total for _, total, _ in self.returns.add(batch, valid)]
+        self.steps += int(valid.sum())
+        return int(valid.sum())
+
+    def row(self) -> dict[str, float]:
+        """Return what to log of a collection: its episodes, their returns, all real steps."""
+        played = torch.tensor(self.played, dtype=torch.float64)
+        spread = {"return": played.mean(), "std": played.std(correction=0)} if self.played else {}
+        told = {k: float(v) for k, v in spread.items()}
+        return {**told, "episodes": len(self.played), **self.counted}
+
+    @property
+    def counted(self) -> dict[str, float]:
+        """All real steps so far, as rows of the log say them."""
+        return {"real_steps": self.steps}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the rows."""
+        return {
+            "env": self.env.state_dict(),
+            "generators": (self.random.generator.get_state(), self.generator.get_state()),
+            "returns": self.returns.state_dict(),
+            "played": list(self.played),
+            "steps": self.steps,
+            "memory": self.memory,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict`; worlds without a state of their own start new episodes."""
+        self.env.load_state_dict(state["env"])
+        for mine, saved in zip((self.random.generator, self.generator), state["generators"],
+                               strict=True):  # fmt: skip
+            mine.set_state(saved)
+        self.returns.load_state_dict(state["returns"])
+        self.played, self.steps = list(state["played"]), int(state["steps"])
+        self.memory = state["memory"]
+        if self.env.restores:
+            self.obs = self.env.current_obs()
+        else:
+            self.obs = self.env.reset(self.seed * SEED_STRIDE + self.steps)
+            self.store.break_episodes()
+
+
+class Chosen:
+    """The controllers of K searches that did best in held-out dreams, and those of now.
+
+    `take` returns K snapshots of now; `facts` are saved with them, for whoever loads a policy.
+    """
+
+    def __init__(
+        self, take: Callable[[], list[Snapshot]], facts: Callable[[], Mapping[str, Any]]
+    ) -> None:
+        self.take, self.facts = take, facts
+        self.selected: list[Snapshot] = []  # none before the first look
+        self.scores: list[float] = []
+        self.last_scores: list[float] = []
+
+    def look(self, scores: Sequence[float]) -> None:
+        """Hear how the controllers of now did; each is kept that did better than its own best."""
+        now, self.last_scores = self.take(), [float(s) for s in scores]
+        if not self.selected:
+            self.selected, self.scores = now, list(self.last_scores)
+        for i, score in enumerate(self.last_scores):
+            if score > self.scores[i]:
+                self.selected[i], self.scores[i] = now[i], score
+
+    def clear(self) -> None:
+        """Forget what did well in a model that is no more."""
+        self.selected, self.scores, self.last_scores = [], [], []
+
+    def by(self, rule: str) -> list[Snapshot]:
+        """Return the K snapshots that a rule deploys: `dream` or `last`."""
+        return self.selected if rule == "dream" and self.selected else self.take()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a continuation needs, and what a policy is loaded from."""
+        return {
+            "selected": list(self.selected),
+            "scores": list(self.scores),
+            "last": self.take(),
+            "last_scores": list(self.last_scores),
+            **self.facts(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        self.selected, self.scores = list(state["selected"]), list(state["scores"])
+        self.last_scores = list(state["last_scores"])
+
+
+def deployed(state: Mapping[str, Any], rule: str) -> Snapshot:
+    """Return the one snapshot of `Chosen`'s state that a rule deploys.
+
+    Of several controllers, the one that did best in held-out dreams.
+    """
+    mine = rule == "dream" and len(state["selected"]) > 0
+    snapshots, scores = (
+        (state["selected"], state["scores"]) if mine else (state["last"], state["last_scores"])
+    )
+    best = max(range(len(scores)), key=lambda i: scores[i]) if scores else 0
+    found: Snapshot = snapshots[best]
+    return found
