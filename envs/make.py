@@ -3,7 +3,7 @@
 import functools
 import importlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from .warp import WarpSettings, make_warp_env
 
 log = logging.getLogger("reverie")
 PREFIX = "reverie/"
+OPENERS: dict[str, Callable[..., BatchEnv]] = {}  # what makes `kind:rest`, by kind: not a module
 BACKENDS = ("auto", "native", "warp", "gymnasium")
 
 
@@ -96,7 +97,8 @@ def make(
 
     `notes["spaces"]` says what it gives and takes, for a run to keep (`Spaces.from_json`).
 
-    `env_id`: `reverie/HalfCheetah-v5`; a bare `HalfCheetah-v5` takes the same native task unless
+    `env_id`: `dream:RUN`, dreams of a run of `reverie dreamland`; `reverie/HalfCheetah-v5`;
+    a bare `HalfCheetah-v5` takes the same native task unless
     `backend="gymnasium"`; `my_module:reverie/MyTask-v0` imports your module, which registers it;
     any other gymnasium id (`my_pkg:MyEnv-v0`) goes through an adapter.
     `threads`: of the native physics, None for every CPU it may use. `max_episode_steps`: None
@@ -118,6 +120,17 @@ def make(
     except RuntimeError as error:
         raise ValueError(f"device={device!r}: environments run on cpu or on cuda") from error
     on_warp = backend == "warp" or where.type != "cpu"
+    kind, _, rest = env_id.partition(":")
+    if kind in OPENERS:
+        if on_warp or context is not None or options:
+            raise ValueError(
+                f"{env_id} is as its run was: leave out context, device, backend and options, got "
+                f"{context}, {device}, {backend}, {options}"
+            )
+        limit = max_episode_steps
+        return noted(
+            OPENERS[kind](rest, num_envs, seed=seed, streams=streams, max_episode_steps=limit)
+        )
     env_id = import_module_of(env_id)
     name = env_id.removeprefix(PREFIX)
     own = env_id.startswith(PREFIX) or (name in TASKS and backend != "gymnasium")

@@ -5,7 +5,7 @@ import sys
 from typing import Any, NamedTuple
 
 from ..envs.errors import unknown
-from ..envs.make import import_named
+from ..envs.make import OPENERS, import_named
 
 
 class Method(NamedTuple):
@@ -86,6 +86,15 @@ COMMANDS = {
     ),
     "demo": Command(".demo", "main", "train on a double pendulum in a minute, and look at it"),
 }
+
+
+def _dream(run: str, num_envs: int, **options: Any) -> Any:
+    return importlib.import_module(".loops.dreamt", __package__).open_dream(
+        run, num_envs, **options
+    )
+
+
+OPENERS["dream"] = _dream  # make("dream:RUN")
 
 
 def command(name: str) -> Any:

@@ -35,6 +35,7 @@ class DreamEnv:
 
     discrete = False
     restores = True
+    spaces: Any = None  # those of the real environment, for who makes it by name
 
     def __init__(
         self,

@@ -7,14 +7,21 @@ import torch
 
 from ...agents import Policy, RandomPolicy, reset_where
 from ...agents.acting import Returns, advance, over
+from ...agents.actors import deterministic_policy, gaussian_policy
 from ...agents.api import State
+from ...agents.controllers import Controller, TanhNetwork
+from ...agents.ncap import Circuit, joint_limit
 from ...agents.playing import SEED_STRIDE
+from ...agents.sb3 import load_mlp_ppo
 from ...agents.seeding import generator, stream_seed
-from ...buffers import ReplayBuffer
+from ...buffers import Layout, ReplayBuffer
 from ...envs import BatchEnv
+from ..runs.resources import require_memory
+from .searching import Controllers
 
 Snapshot = Mapping[str, Any]  # what a policy is made of: tensors by name
 RULES = ("dream", "last")
+WORLDS = 10  # real ones that are collected from together
 
 
 class Collector:
@@ -154,3 +161,41 @@ def deployed(state: Mapping[str, Any], rule: str) -> Snapshot:
     best = max(range(len(scores)), key=lambda i: scores[i]) if scores else 0
     found: Snapshot = snapshots[best]
     return found
+
+
+def real_worlds(c: Any) -> int:
+    """Return how many real worlds are collected from: the same number for each controller."""
+    return int(c.controllers * max(WORLDS // c.controllers, 1))
+
+
+def store_for(c: Any, real: BatchEnv) -> ReplayBuffer:
+    """Return an empty store of real steps."""
+    layout, worlds = Layout(real.obs_dim, real.act_dim), real_worlds(c)
+    require_memory(c.real_size, ReplayBuffer.row_bytes(layout), "real_size", "cpu")
+    size, seed = max(c.real_size // worlds, 1) * worlds, stream_seed(c.seed, "real")
+    return ReplayBuffer(layout, size, worlds, seed=seed)
+
+
+def build_controller(c: Any, obs_dim: int, act_dim: int) -> Controller:
+    """Return what a search trains, on observations of this width."""
+    if c.controller != "circuit":
+        return TanhNetwork(obs_dim, act_dim, () if c.controller == "linear" else c.hidden)
+    if obs_dim != 4 * act_dim + 4:
+        raise ValueError(
+            f"the circuit swims: it needs reverie/Swim-v0 with env_options time_feature=True, and "
+            f"no features; {c.env} shows {obs_dim} numbers for {act_dim} actions"
+        )
+    return Circuit(act_dim, joint_limit(act_dim + 1), c.circuit)
+
+
+def policy_of(c: Any, snapshots: Sequence[Snapshot], obs_dim: int, act_dim: int) -> Policy:
+    """Return the policy of snapshots, on what a dream shows."""
+    first = snapshots[0]
+    if c.learner == "ppo":
+        return load_mlp_ppo(first)[0]
+    if c.learner == "sac":
+        return gaussian_policy(first["actor"])[0]
+    if c.learner == "td3":
+        return deterministic_policy(first["actor"], 0.0)[0]
+    parameters = torch.stack([torch.as_tensor(s["parameters"]) for s in snapshots])
+    return Controllers(build_controller(c, obs_dim, act_dim), parameters)

@@ -1,7 +1,7 @@
 """What a run of dream worlds is made of: reality, a world model, dreams, what learns in them."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -10,27 +10,31 @@ import torch
 from torch import Tensor
 
 from ...agents import SAC, TD3, Policy
-from ...agents.actors import deterministic_policy, gaussian_policy
-from ...agents.controllers import Controller, TanhNetwork
 from ...agents.dreams.featured import Featured
 from ...agents.dreams.models import build as build_model
-from ...agents.ncap import Circuit, joint_limit
 from ...agents.playing import SEED_STRIDE, evaluate
-from ...agents.sb3 import load_mlp_ppo
 from ...agents.search import SEARCHES
 from ...agents.seeding import generator, stream_seed
-from ...buffers import Layout, ReplayBuffer, mix
+from ...buffers import ReplayBuffer, mix
 from ...envs import BatchEnv, make
 from ...envs.contexts import parse_contexts
-from ..runs.resources import require_memory, use_threads
+from ..runs.resources import use_threads
 from . import session
-from .deploying import Chosen, Collector, Snapshot, deployed
+from .deploying import (
+    Chosen,
+    Collector,
+    Snapshot,
+    build_controller,
+    deployed,
+    policy_of,
+    real_worlds,
+    store_for,
+)
 from .dreaming import Dream, World, rule_of
 from .onpolicy import PPOSession
-from .searching import Controllers, Searching, streams_of
+from .searching import Searching, streams_of
 from .session import Session
 
-WORLDS = 10  # real ones that are collected from together
 SEARCHED = tuple(SEARCHES)  # learners that are searches
 LEARNERS: Mapping[str, Any] = {"sac": SAC, "td3": TD3}
 
@@ -51,17 +55,13 @@ def build(c: Any) -> Land:
     refuse(c)
     options = {**c.env_options, "threads": use_threads(c.run.threads)}
     options |= {"context": parse_contexts(c.context)} if c.context else {}
-    each = max(WORLDS // c.controllers, 1)
-    real = make(c.env, c.controllers * each, seed=c.seed * SEED_STRIDE, **options)
+    real = make(c.env, real_worlds(c), seed=c.seed * SEED_STRIDE, **options)
     if real.discrete:
         raise ValueError(f"{c.env} has discrete actions, which world models here do not take")
     if c.controllers > 1:
         options["streams"] = list(np.tile(np.arange(c.run.eval_episodes), c.controllers))
     judge = make(c.env, c.controllers * c.run.eval_episodes, **options)
-    layout = Layout(real.obs_dim, real.act_dim)
-    size = c.real_size - c.real_size % real.num_envs
-    require_memory(size, ReplayBuffer.row_bytes(layout), "real_size", "cpu")
-    store = ReplayBuffer(layout, size, real.num_envs, seed=stream_seed(c.seed, "real"))
+    store = store_for(c, real)
     ends = rule_of(real, c.dream)
     world = World(real.obs_dim, real.act_dim, c.model, c.dream, ends=ends, seed=c.seed)
     n, streams = c.num_envs, None
@@ -100,18 +100,6 @@ def refuse(c: Any) -> None:
         raise ValueError(f"collect={c.collect} real steps do not fit real_size={c.real_size}")
 
 
-def build_controller(c: Any, obs_dim: int, act_dim: int) -> Controller:
-    """Return what a search trains, on observations of this width."""
-    if c.controller != "circuit":
-        return TanhNetwork(obs_dim, act_dim, () if c.controller == "linear" else c.hidden)
-    if obs_dim != 4 * act_dim + 4:
-        raise ValueError(
-            f"the circuit swims: it needs reverie/Swim-v0 with env_options time_feature=True, and "
-            f"no features; {c.env} shows {obs_dim} numbers for {act_dim} actions"
-        )
-    return Circuit(act_dim, joint_limit(act_dim + 1), c.circuit)
-
-
 def session_for(c: Any, dream: Dream, judge: BatchEnv, store: ReplayBuffer) -> Any:
     """Return what learns in the dreams."""
     if c.learner == "ppo":
@@ -138,19 +126,6 @@ def taken(c: Any, s: Any) -> list[Snapshot]:
     state = s.agent_state() if c.learner == "ppo" else s.agent.state_dict()
     names = ("policy", "statistics") if c.learner == "ppo" else ("actor",)
     return [{name: copy.deepcopy(state[name]) for name in names}]
-
-
-def policy_of(c: Any, snapshots: Sequence[Snapshot], obs_dim: int, act_dim: int) -> Policy:
-    """Return the policy of snapshots, on what a dream shows."""
-    first = snapshots[0]
-    if c.learner == "ppo":
-        return load_mlp_ppo(first)[0]
-    if c.learner == "sac":
-        return gaussian_policy(first["actor"])[0]
-    if c.learner == "td3":
-        return deterministic_policy(first["actor"], 0.0)[0]
-    parameters = torch.stack([torch.as_tensor(s["parameters"]) for s in snapshots])
-    return Controllers(build_controller(c, obs_dim, act_dim), parameters)
 
 
 def real_policy(c: Any, p: Land, rule: str) -> Policy:

@@ -38,7 +38,8 @@ class UpdateOptions(WorldOptions):
     learning_starts: int = 5_000
     """transitions of uniformly random actions before the first update"""
     data: tuple[str, ...] = ("replay",)
-    """what batches are drawn from, in shares: replay:0.5 dataset:PATH:0.5 (RLPD); synther:RUN"""
+    """what batches are drawn from, in shares: replay:0.5 dataset:PATH:0.5 (RLPD); synther:RUN,
+    dream:RUN"""
     context_columns: bool = False
     """replay rows also tell their context: columns context_id and context"""
     compile: bool = False
@@ -52,7 +53,7 @@ class OfflineOptions:
     """From what a run learns offline, and where it is judged."""
 
     data: tuple[str, ...] = ()
-    """dataset:PATH (ours, .hdf5, minari:ID) or synther:RUN; several in shares, dataset:A:0.5"""
+    """dataset:PATH (ours, .hdf5, minari:ID), synther:RUN, dream:RUN; in shares: dataset:A:0.5"""
     env: str | None = None
     """environment to be judged in; None is the data's own"""
     context: tuple[str, ...] = ()

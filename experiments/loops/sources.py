@@ -20,7 +20,8 @@ from .stored import synthetic
 class Part:
     """One part of the data, with its share of a batch: `replay`, without a path, or a dataset.
 
-    `synther:RUN` is the path of a run's synthetic rows, `minari:ID` of Minari's data.
+    `synther:RUN` is the path of a run's synthetic rows, `dream:RUN` of rows dreamt in its model,
+    `minari:ID` of Minari's data.
     """
 
     path: str | None
@@ -42,12 +43,12 @@ def parse_data(texts: Sequence[str]) -> list[Part]:
             parts.append(Part(None, share))
         elif kind == "dataset" and Path(place).name:
             parts.append(Part(place, share))
-        elif kind == "synther" and Path(place).name:
+        elif kind in ("synther", "dream") and Path(place).name:
             parts.append(Part(f"{kind}:{place}", share))
         else:
             raise ValueError(
-                f"--data {text!r}: give replay, dataset:PATH or synther:RUN, each with a share "
-                "behind it or none: dataset:PATH:0.5"
+                f"--data {text!r}: give replay, dataset:PATH, synther:RUN or dream:RUN, each with "
+                "a share behind it or none: dataset:PATH:0.5"
             )
     return parts
 
@@ -71,6 +72,10 @@ def open_dataset(
 
     if path.startswith("synther:"):
         return synthetic(path.removeprefix("synther:"), env, seed=seed)
+    if path.startswith("dream:"):
+        from .dreamt import dreamt_rows  # most runs have no use for all of it
+
+        return dreamt_rows(path.removeprefix("dream:"), env, seed=seed)
     if path.startswith("minari:"):
         data = load_minari(path.removeprefix("minari:"), describe, seed=seed)
     elif Path(path).suffix in (".hdf5", ".h5"):

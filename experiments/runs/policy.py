@@ -11,6 +11,7 @@ from torch import Tensor
 from ...agents import Policy
 from ...envs import BatchEnv, Spaces, make, spaces_of
 from ...envs.contexts import parse_contexts
+from ...envs.make import OPENERS
 
 
 class LoadedPolicy:
@@ -114,6 +115,8 @@ def check_named(env: str, named: str | None) -> None:
     `module:id` imports the module: only the user may name one, as `named`, or has imported it.
     """
     module, _, _ = env.rpartition(":")
+    if env.partition(":")[0] in OPENERS:
+        return  # no module
     if module and env != named and module not in sys.modules:
         raise ValueError(
             f"the run names the environment {env!r}, for which a module would be imported that "
