@@ -11,6 +11,7 @@ from mujoco.rendering.classic import gl_context
 
 from ..api import Array
 
+GHOST = (0.25, 0.45, 0.95, 0.45)
 HELP = (
     "no headless OpenGL on this machine: install EGL or OSMesa (Debian: `apt-get install "
     "libegl1 libgl1-mesa-dri`, or `libosmesa6`)."
@@ -44,6 +45,7 @@ class WorldRenderer:
         model.vis.global_.offheight = max(model.vis.global_.offheight, height)
         self._renderer = _open(model, height, width)
         self._data = mujoco.MjData(model)
+        self._ghost: mujoco.MjData | None = None
         self._camera = mujoco.MjvCamera()
         mujoco.mjv_defaultFreeCamera(model, self._camera)
         for name, value in env.task.camera.items():
@@ -53,15 +55,33 @@ class WorldRenderer:
             else:
                 setattr(self._camera, name, value)
 
-    def frame(self, world: int = 0) -> Array:
-        """Return world `world` as an RGB image [H, W, 3], uint8."""
+    def frame(self, world: int = 0, ghost: Array | None = None) -> Array:
+        """Return world `world` as an RGB image [H, W, 3], uint8.
+
+        `ghost` [nq]: the same body elsewhere, drawn over it in a translucent blue.
+        """
         state = self.env.physics.get_state()[world]
         sig = mujoco.mjtState.mjSTATE_INTEGRATION.value
         model = self.env.physics.models[world]
         mujoco.mj_setState(model, self._data, state, sig)
         mujoco.mj_forward(model, self._data)
         self._renderer.update_scene(self._data, self._camera)
+        if ghost is not None:
+            self._haunt(model, ghost)
         return np.asarray(self._renderer.render()).copy()
+
+    def _haunt(self, model: mujoco.MjModel, qpos: Array) -> None:
+        """Add the moving geoms of another position to the scene."""
+        if self._ghost is None:
+            self._ghost = mujoco.MjData(self.env.model)
+        self._ghost.qpos[:] = qpos
+        mujoco.mj_kinematics(model, self._ghost)
+        scene = self._renderer.scene
+        own, moving = scene.ngeom, mujoco.mjtCatBit.mjCAT_DYNAMIC.value
+        look, touch = mujoco.MjvOption(), mujoco.MjvPerturb()
+        mujoco.mjv_addGeoms(model, self._ghost, look, touch, moving, scene)
+        for geom in scene.geoms[own : scene.ngeom]:
+            geom.rgba[:] = GHOST
 
     def close(self) -> None:
         """Free the OpenGL context."""

@@ -140,6 +140,9 @@ class WatchOptions:
     """another environment than the run's own"""
     waves: bool = False
     """draw the wave along a swimmer's joints instead of a film"""
+    dream: bool = False
+    """of a run of reverie dreamland: the imagined body as a ghost over the real one, and a figure
+    of many dreams of the same actions (dream-fan.png)"""
 
 
 def _panel(policy: LoadedPolicy) -> Any:
@@ -171,9 +174,29 @@ def watch(args: Sequence[str]) -> int:
             lags = ", ".join(f"{x:.1f}" for x in waves(policy, env, target))
             print(f"{target}: each joint lags the one in front by {lags} steps")
             continue
+        if options.dream:
+            target = options.out or Path(path) / "dream.gif"
+            print(_dream(Path(path), policy, env, target, options))
+            continue
         total, steps = film(policy, env, out, options.steps, _panel(policy))
         print(f"{out}: {steps} steps, return {total:.1f}")
     return 0
+
+
+def _dream(path: Path, policy: LoadedPolicy, env: Any, out: Path, options: WatchOptions) -> str:
+    """Film a run's dream of one episode over that episode, draw its fan, and say so."""
+    from ..loops.dreamt import reopen
+    from .dream_figures import dream_fan, dream_film, imagined, played
+    from .film import require_film
+
+    require_film(env, out)
+    dreams = reopen(path, options.env, rows=True)
+    real = played(policy, env, options.steps)
+    frames = dream_film(env, real, imagined(dreams, real, 1)[0], out)
+    figure = out.with_name(f"{out.stem}-fan.png")
+    wrong = dream_fan(dreams, real, figure)
+    told = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in wrong.items())
+    return f"{out}: {frames} frames, return {real.total:.1f}\n{figure}: {told}"
 
 
 def show(args: Sequence[str]) -> int:

@@ -31,12 +31,7 @@ def film(
     anywhere, `.mp4` needs the extra [video], `.png` is a strip of eight pictures.
     Raises ValueError for another suffix or environment, RuntimeError without headless OpenGL.
     """
-    if out.suffix not in (".gif", ".mp4", ".png"):
-        raise ValueError(f"{out}: write a .gif, .mp4 or .png")
-    if not isinstance(env, TaskEnv):
-        raise ValueError(
-            "watch films Reverie's own tasks; film others with gymnasium's RecordVideo"
-        )
+    require_film(env, out)
     policy, renderer = bare(policy), WorldRenderer(env)
     frames: list[Any] = []
     obs, state, total = env.reset(), policy.initial_state(1), 0.0
@@ -49,8 +44,18 @@ def film(
         if bool(result.terminated[0] | result.truncated[0]):
             break
     renderer.close()
-    _write(frames, out, env.fps)
+    write(frames, out, env.fps)
     return total, len(frames)
+
+
+def require_film(env: Any, out: Path) -> None:
+    """Raise ValueError for another suffix, and for worlds that are not filmed."""
+    if out.suffix not in (".gif", ".mp4", ".png"):
+        raise ValueError(f"{out}: write a .gif, .mp4 or .png")
+    if not isinstance(env, TaskEnv):
+        raise ValueError(
+            "watch films Reverie's own tasks; film others with gymnasium's RecordVideo"
+        )
 
 
 def to_film(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,11 +90,12 @@ def film_dump(run: Path, out: Path, world: int = 0, named: str | None = None) ->
         env.physics.set_state(rows)
         frames.append(renderer.frame(world))
     renderer.close()
-    _write(frames, out, env.fps)
+    write(frames, out, env.fps)
     return str(found.state["what"]), len(frames)
 
 
-def _write(frames: list[Any], out: Path, fps: float) -> None:
+def write(frames: list[Any], out: Path, fps: float) -> None:
+    """Write pictures as a film of this many a second, or as a strip of eight (.png)."""
     import imageio.v3 as iio
 
     kind = out.suffix

@@ -9,7 +9,7 @@ from ...agents import Policy, RandomPolicy, reset_where
 from ...agents.acting import Returns, advance, over
 from ...agents.actors import deterministic_policy, gaussian_policy
 from ...agents.api import State
-from ...agents.controllers import Controller, TanhNetwork
+from ...agents.controllers import Controller, ControllerPolicy, TanhNetwork
 from ...agents.ncap import Circuit, joint_limit
 from ...agents.playing import SEED_STRIDE
 from ...agents.sb3 import load_mlp_ppo
@@ -198,4 +198,7 @@ def policy_of(c: Any, snapshots: Sequence[Snapshot], obs_dim: int, act_dim: int)
     if c.learner == "td3":
         return deterministic_policy(first["actor"], 0.0)[0]
     parameters = torch.stack([torch.as_tensor(s["parameters"]) for s in snapshots])
-    return Controllers(build_controller(c, obs_dim, act_dim), parameters)
+    controller = build_controller(c, obs_dim, act_dim)
+    if len(parameters) == 1:
+        return ControllerPolicy(controller, parameters[0])
+    return Controllers(controller, parameters)
