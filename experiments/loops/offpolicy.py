@@ -7,47 +7,40 @@ import torch
 
 from ...agents import reset_where
 from ...agents.acting import advance, over
-from ...agents.playing import EVAL_SEED, Evaluation, Stopped, evaluate
+from ...agents.playing import EVAL_SEED, Evaluation, Stopped, evaluate, never
 from ...buffers import Transitions
 from ..runs.result import Result
 from ..runs.run import Run
-from .session import Session, build
+from .session import Hook, Session, build
 
 TRAIL = 8  # steps between the physics states that a dump shows
 
 
-def run_agent(method: str, agent_class: Any, config: Any, resume: bool) -> Result:
+def run_agent(method: str, agent_class: Any, c: Any, resume: bool) -> Result:
     """Build what a run of an off-policy method needs, train, and return what came of it.
 
     The directory comes last: a configuration that cannot be built leaves none behind.
     """
-    s = build(agent_class, config)
-    label = f"{method}-{config.env.split('/')[-1]}-s{config.seed}"
-    with Run(
-        method, config, label=label, steps=config.steps, seed=config.seed, resume=resume
-    ) as run:
-        judged = train(run, s, config)
+    s = build(agent_class, c)
+    label = f"{method}-{c.env.split('/')[-1]}-s{c.seed}"
+    with Run(method, c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
+        judged = train(run, s, c)
     return Result(run.path, run.step, judged)
 
 
-def steps(
-    run: Run, s: Session, config: Any, first: Callable[[], None] | None = None
-) -> Iterator[None]:
+def steps(run: Run, s: Session, config: Any, first: Hook = never) -> Iterator[None]:
     """Act, store and learn until `config.steps` transitions; yield after each vector step.
 
-    What stands in the body of `for _ in steps(...)` comes between two steps, `first` before the
-    first one; either may `s.restart` the worlds. Raises Diverged after a dump when a loss, a
-    parameter or an observation is not finite.
+    The body of `for _ in steps(...)` comes between two steps, `first` before any; both may restart
+    `s`. Raises Diverged after a dump when a loss, a parameter or an observation is not finite.
     """
     obs = s.begin(run)
-    if first is not None and run.step == 0:
-        first()
+    first()
     if run.owed:  # the run was stopped between two updates of a step, or in that body
         learn(run, s, config)
         yield
     while run.step < config.steps:
-        if s.restarted is not None:
-            obs, s.restarted = s.restarted, None
+        obs, s.restarted = (obs if s.restarted is None else s.restarted), None
         policy = s.agent if run.step >= config.learning_starts else s.warmup
         action, s.memory = policy.act(obs, s.memory, explore=True)
         try:

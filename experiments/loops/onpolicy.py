@@ -18,6 +18,7 @@ from ..runs.directory import Stores
 from ..runs.result import Result
 from ..runs.run import Run
 from .build import worlds_for
+from .session import Hook
 
 
 class Episodes(BaseCallback):  # type: ignore[misc]
@@ -189,9 +190,7 @@ def run_ppo(
     return Result(run.path, run.step, judged)
 
 
-def steps(
-    run: Run, s: PPOSession, config: Any, first: Callable[[], None] | None = None
-) -> Iterator[None]:
+def steps(run: Run, s: PPOSession, config: Any, first: Hook = never) -> Iterator[None]:
     """Roll out and learn until `config.steps` transitions or a rollout more; yield after each.
 
     SB3 cannot save inside a rollout or its learning: told to stop there, the run saves its state
@@ -200,8 +199,7 @@ def steps(
     s.begin(run)
     model = s.model
     s.callback.stop = lambda: run.stopping
-    if first is not None and run.step == 0:
-        first()
+    first()
     if run.owed:  # only what follows the rollout is left of it
         yield
     while run.step < config.steps:

@@ -1,6 +1,6 @@
 """Black-box searches for several controllers at once: all their candidates in one batch."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,12 @@ from torch import Tensor
 from ...agents.api import State
 from ...agents.candidates import population_returns
 from ...agents.controllers import Controller
-from ...agents.playing import SEED_STRIDE
+from ...agents.playing import SEED_STRIDE, never
 from ...agents.search import Search
 from ...envs import BatchEnv
 from ..runs.directory import Stores
 from ..runs.run import Run
+from .session import Hook
 
 
 class Controllers:
@@ -101,17 +102,14 @@ def streams_of(searches: int, population: int, episodes: int) -> list[int]:
     return [int(x) for k in range(searches) for x in k * episodes + each]
 
 
-def steps(
-    run: Run, s: Searching, config: Any, first: Callable[[], None] | None = None
-) -> Iterator[None]:
+def steps(run: Run, s: Searching, config: Any, first: Hook = never) -> Iterator[None]:
     """Play generations until `config.steps` steps of each search; yield after each generation.
 
     An episode counts with its full length. `first` as `offpolicy.steps`. Raises Interrupted after
     saving, Diverged after a dump when a parameter or a return is not finite.
     """
     s.begin(run)
-    if first is not None and run.step == 0:
-        first()
+    first()
     if run.owed:  # only what follows the generation is left of it
         yield
     k = len(s.searches)
