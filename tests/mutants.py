@@ -563,4 +563,9 @@ MUTANTS = [Mutant(*row) for row in (
     ("experiments/loops/dreamt.py", "if env is not None and env != own:", "if False:", "experiments/test_known_dreams.py::test_what_cannot_be_dreamt_is_said"),
     ("agents/dreams/fan.py", "obs = out[:, :-1]", "pass", "experiments/test_known_dreams.py::test_errors_of_one_and_of_ten_steps_are_root_mean_squares_in_deviations"),
     ("agents/dreams/fan.py", "((1, \"one\"), (FAR, \"ten\"))", "((2, \"one\"), (FAR, \"ten\"))", "experiments/test_known_dreams.py::test_errors_of_one_and_of_ten_steps_are_root_mean_squares_in_deviations"),
+    ("experiments/looking/dream_figures.py", "return np.where(hidden, qpos, positions)", "return positions", "experiments/test_known_dreams.py::test_the_ghost_of_a_body_without_a_place_is_where_the_body_is"),
+    ("experiments/looking/dream_figures.py", "positions, _ = told(np, dream.double().numpy(), env.p)", "positions = shown", "experiments/test_known_dreams.py::test_the_ghost_is_where_the_dream_is"),
+    ("experiments/looking/dream_figures.py", "masks = some_masks(model, n, config.p, seed)", "masks = some_masks(model, 1, config.p, seed)", "experiments/test_known_dreams.py::test_dreams_of_an_episode_take_its_actions"),
+    ("envs/native/render.py", "self._ghost.qpos[:] = qpos", "pass", "experiments/test_known_dreams.py::test_a_dream_is_filmed"),
+    ("envs/check.py", "other = [torch.cat([a[:1], -a[1:]]) for a in actions]", "other = [-a for a in actions]", "experiments/test_known_dreams.py::test_a_dream_passes_the_checks_of_an_environment"),
 )]

@@ -17,7 +17,10 @@ from reverie.agents.dreams.starts import remembered
 from reverie.agents.playing import EVAL_SEED
 from reverie.buffers import Layout, ReplayBuffer, Transitions
 from reverie.envs import make
-from reverie.experiments import dreamland, load_policy
+from reverie.envs.check import FINE, check_env
+from reverie.envs.native.render import WorldRenderer
+from reverie.experiments import cli, dreamland, load_policy, sac
+from reverie.experiments.looking.dream_figures import Episode, ghosts, imagined, played
 from reverie.experiments.loops import searching
 from reverie.experiments.loops.deploying import Chosen, Collector, deployed
 from reverie.experiments.loops.dreaming import World, judged_store, rule_of
@@ -241,8 +244,9 @@ def test_dreamt_rows_branch_from_real_steps_and_follow_the_controller(run):
     assert all(tuple(x) in known for x in first.tolist())
     assert len({tuple(x) for x in first.tolist()}) > 60  # of 130
     action, _ = r.policy.act(data.all.obs, ())
-    apart = (data.all.action - action)[action.abs() < 0.6]  # else clipped at 1
-    assert len(apart) > 1000 and apart.std().item() == pytest.approx(0.1, abs=0.01)
+    apart = (data.all.action - action)[data.all.action.abs() < 1]  # the others are clipped
+    assert apart.square().mean().sqrt().item() == pytest.approx(0.1, abs=0.02)
+    assert len(apart) > 10_000
     assert data.card.env == SHORT["env"] and not torch.equal(data.rows, dreamt_rows(run).rows)
 
 
@@ -292,3 +296,75 @@ def test_a_tasks_own_rule_ends_a_dream():
 def two():
     c = dreamland.Config()
     return c.model, c.dream
+
+
+def test_the_ghost_is_where_the_dream_is(run):
+    env = make(SHORT["env"], 1, **LIMIT)
+    real = played(load_policy(run), env, 4)
+    assert real.obs.shape == (5, 5) and real.action.shape == (4, 1) and len(real.states) == 5
+    qpos = np.concatenate(real.states)[:, 1:3]
+    where = ghosts(env, real, real.obs)  # a dream that came true; angles within +-pi
+    assert np.allclose(where[:, 0], qpos[:, 0], atol=1e-6)
+    assert np.allclose(np.cos(where[:, 1]), np.cos(qpos[:, 1]), atol=1e-6)
+    moved = real.obs.clone()
+    moved[:, 0] += 0.7  # metres
+    assert np.allclose(ghosts(env, real, moved)[:, 0] - qpos[:, 0], 0.7, atol=1e-6)
+
+
+def test_the_ghost_of_a_body_without_a_place_is_where_the_body_is():
+    env = make("reverie/HalfCheetah-v5", 1)
+    still = types.SimpleNamespace(
+        initial_state=lambda n: (), act=lambda obs, state, explore: (torch.ones(1, 6), state)
+    )
+    real = played(types.SimpleNamespace(policy=still), env, 20)
+    x = np.concatenate(real.states)[:, 1]
+    where = ghosts(env, real, real.obs + 0.5)
+    assert np.ptp(x) > 0.05 and np.array_equal(where[:, 0], x)
+    assert np.allclose(where[:, 1:] - np.concatenate(real.states)[:, 2:10], 0.5, atol=1e-6)
+
+
+def test_dreams_of_an_episode_take_its_actions(run):
+    r = reopen(run)
+    real = Episode([], torch.tensor([[0.1, -1.0, 0.0, 0.0, 0.0]] * 3), torch.ones(2, 1), 0.0)
+    r.world.config = dataclasses.replace(r.world.config, scope="none", clip=False)
+    first = r.world.model.predict(real.obs[:1], torch.ones(1, 1), (), (), None).next_obs
+    after = r.world.model.predict(first, torch.ones(1, 1), (), (), None).next_obs
+    fan = imagined(r, real, 2)
+    assert fan.shape == (2, 3, 5) and torch.equal(fan[0, 0], real.obs[0])
+    assert torch.allclose(fan[0, 1:], torch.cat([first, after]), atol=1e-5)
+    r.world.config = dataclasses.replace(r.world.config, scope="episode")
+    masked = imagined(r, real, 2)
+    assert not torch.allclose(masked[0], masked[1])
+
+
+def test_a_dream_is_filmed(run, tmp_path, capsys):
+    out = tmp_path / "ghost.png"
+    assert cli.main(["watch", str(run), "--dream", "--steps", "4", "--out", str(out)]) == 0
+    assert out.stat().st_size > 1000 and (tmp_path / "ghost-fan.png").stat().st_size > 10_000
+    (row,) = rows_of(run, "world model")
+    assert f"one step error {row['one_step_error']:.3f}" in capsys.readouterr().out
+    env = make(SHORT["env"], 1)
+    renderer = WorldRenderer(env)
+    plain, haunted = renderer.frame(0), renderer.frame(0, np.array([0.8, 0.0]))
+    renderer.close()
+    blue = haunted[..., 2].astype(int) - plain[..., 2]
+    assert (blue > 40).sum() > 50
+    columns = np.flatnonzero((blue > 40).any(0))
+    assert columns.mean() > 160 + 20  # to the right of the middle, where x grows
+
+
+def test_a_dream_passes_the_checks_of_an_environment(run):
+    found = check_env(f"dream:{run}", steps=60)
+    assert len(found) == 10 and {row.verdict for row in found} == {FINE}, found
+    assert found[0].detail == "obs 5, action 1, dream, episode 0.1"
+
+
+def test_dreams_are_worlds_and_rows_of_other_methods(run, tmp_path):
+    inside = config("sac", tmp_path, "inside", env=f"dream:{run}", steps=120, env_options={})
+    result = sac.main(inside)
+    assert result.evaluation.lengths.tolist() == [[5], [5]]  # judged there too
+    again = evaluate(load_policy(result.path), open_dream(run, 2), seed=EVAL_SEED)
+    assert np.array_equal(again.returns, result.evaluation.returns)
+    parts = ("replay:0.5", f"dream:{run}:0.5")
+    mixed = config("sac", tmp_path, "mixed", env=SHORT["env"], steps=120, data=parts)
+    assert sac.main(mixed).steps == 120
