@@ -56,6 +56,8 @@ class Config(WorldOptions):
     """held-out dreams of a look, the same each time"""
     collect: int = 6_000
     """real steps before a fit: of uniform actions, then of the controllers"""
+    collect_hold: int = 10
+    """a uniform action is held for 1 to so many steps (10 in the authors' Doom data)"""
     collect_noise: float = 0.1
     """standard deviation of the noise on their actions"""
     round_every: int = 0

@@ -568,4 +568,5 @@ MUTANTS = [Mutant(*row) for row in (
     ("experiments/looking/dream_figures.py", "masks = some_masks(model, n, config.p, seed)", "masks = some_masks(model, 1, config.p, seed)", "experiments/test_known_dreams.py::test_dreams_of_an_episode_take_its_actions"),
     ("envs/native/render.py", "self._ghost.qpos[:] = qpos", "pass", "experiments/test_known_dreams.py::test_a_dream_is_filmed"),
     ("envs/check.py", "other = [torch.cat([a[:1], -a[1:]]) for a in actions]", "other = [-a for a in actions]", "experiments/test_known_dreams.py::test_a_dream_passes_the_checks_of_an_environment"),
+    ("experiments/loops/deploying.py", "self.left = torch.where(over, times, self.left) - 1", "self.left = times - 1", "experiments/test_known_dreams.py::test_uniform_actions_are_held_for_as_long_as_is_drawn"),
 )]

@@ -27,12 +27,16 @@ WORLDS = 10  # real ones that are collected from together
 class Collector:
     """Real steps for a store: of uniform actions, or of a policy and Gaussian noise.
 
-    `steps` counts all real transitions that its run took, those of evaluations too.
+    Each world holds a uniform action for 1 to `hold` steps, as many as are drawn. `steps` counts all real transitions that its run took, those of evaluations too.
     """
 
-    def __init__(self, env: BatchEnv, store: ReplayBuffer, noise: float, seed: int) -> None:
-        self.env, self.store, self.noise, self.seed = env, store, noise, seed
+    def __init__(
+        self, env: BatchEnv, store: ReplayBuffer, noise: float, seed: int, hold: int = 1
+    ) -> None:
+        self.env, self.store, self.noise, self.seed, self.hold = env, store, noise, seed, hold
         self.random = RandomPolicy(env.act_dim, seed=stream_seed(seed, "random steps"))
+        self.held = torch.zeros(env.num_envs, env.act_dim)
+        self.left = torch.zeros(env.num_envs, dtype=torch.int64)  # steps that it is held for yet
         self.generator = generator(seed, "collecting")
         self.returns = Returns(env.num_envs)
         self.played: list[float] = []  # returns of this collection's whole episodes
@@ -51,7 +55,7 @@ class Collector:
         """Store one step of every world; return how many transitions there were."""
         initial = policy.initial_state(self.env.num_envs) if policy else ()
         if policy is None:
-            action, _ = self.random.act(self.obs)
+            action = self._held_action()
         else:
             action, self.memory = policy.act(self.obs, self.memory, explore=False)
             noise = torch.randn(action.shape, generator=self.generator)
@@ -62,6 +66,15 @@ class Collector:
         self.played += [total for _, total, _ in self.returns.add(batch, valid)]
         self.steps += int(valid.sum())
         return int(valid.sum())
+
+    def _held_action(self) -> torch.Tensor:
+        """Return uniform actions [N, A], drawn anew where the last one's time is over."""
+        drawn, _ = self.random.act(self.obs)
+        times = torch.randint(1, self.hold + 1, self.left.shape, generator=self.generator)
+        over = self.left == 0
+        self.held = torch.where(over[:, None], drawn, self.held)
+        self.left = torch.where(over, times, self.left) - 1
+        return self.held
 
     def row(self) -> dict[str, float]:
         """Return what to log of a collection: its episodes, their returns, all real steps."""
@@ -84,6 +97,7 @@ class Collector:
             "played": list(self.played),
             "steps": self.steps,
             "memory": self.memory,
+            "held": (self.held, self.left),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -95,6 +109,7 @@ class Collector:
         self.returns.load_state_dict(state["returns"])
         self.played, self.steps = list(state["played"]), int(state["steps"])
         self.memory = state["memory"]
+        self.held, self.left = (x.clone() for x in state["held"])
         if self.env.restores:
             self.obs = self.env.current_obs()
         else:

@@ -76,7 +76,7 @@ def build(c: Any) -> Land:
         return {**widths, "model": world.model.state_dict() if world.features else None}
 
     chosen = Chosen(lambda: taken(c, s), facts)
-    collector = Collector(real, store, c.collect_noise, c.seed)
+    collector = Collector(real, store, c.collect_noise, c.seed, c.collect_hold)
     s.more |= {"real": collector, "chosen": chosen}
     s.stores = {**s.stores, "real": store}
     return Land(collector, judge, world, dream, s, chosen)

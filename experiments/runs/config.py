@@ -58,6 +58,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "select_every": (1, MANY),
     "select_episodes": (1, 100_000),
     "collect": (1, MANY),
+    "collect_hold": (1, 1_000_000),
     "collect_noise": (0, 100),
     "round_every": (0, MANY),
     "real_size": (1, MANY),

@@ -174,6 +174,23 @@ def test_a_collector_adds_noise_to_a_policy_and_counts():
     assert action.std().item() == pytest.approx(0.1, abs=0.01)
 
 
+def test_uniform_actions_are_held_for_as_long_as_is_drawn():
+    env = make(SHORT["env"], 2, **LIMIT)
+    store = ReplayBuffer(Layout(env.obs_dim, 1), 8000, 2)
+    c = Collector(env, store, 0.1, 3, hold=3)
+    c.begin(None)
+    for _ in range(4000):
+        c.step(None)
+    action = store.layout.unpack(store.export_rows(0, 4000)["rows"]).action[:, :, 0]
+    for world in action.T:
+        ends = [0, *(np.flatnonzero(np.diff(world.numpy())) + 1), 4000]
+        lengths = np.bincount(np.diff(ends)[:-1])
+        assert lengths[0] == 0 and len(lengths) == 4  # 1, 2 or 3 steps
+        assert lengths[1:] / lengths.sum() == pytest.approx([1 / 3] * 3, abs=0.04)
+    assert action[:, 0].ne(action[:, 1]).all()
+    assert action.abs().amax() > 0.99 and abs(action.mean().item()) < 0.05
+
+
 def test_the_second_round_plays_the_controllers_and_fits_anew(tmp_path, monkeypatch):
     asked, step = [], Collector.step
 
