@@ -27,7 +27,8 @@ WORLDS = 10  # real ones that are collected from together
 class Collector:
     """Real steps for a store: of uniform actions, or of a policy and Gaussian noise.
 
-    Each world holds a uniform action for 1 to `hold` steps, as many as are drawn. `steps` counts all real transitions that its run took, those of evaluations too.
+    Each world holds a uniform action for 1 to `hold` steps, as many as are drawn. `steps` counts
+    all real transitions that its run took, those of evaluations too.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from ...agents.playing import EVAL_SEED, Evaluation, Stopped, evaluate, never
 from ...buffers import Transitions
 from ..runs.result import Result
 from ..runs.run import Run
-from .session import Hook, Session, build
+from .session import Session, build
 
 TRAIL = 8  # steps between the physics states that a dump shows
 
@@ -28,7 +28,7 @@ def run_agent(method: str, agent_class: Any, c: Any, resume: bool) -> Result:
     return Result(run.path, run.step, judged)
 
 
-def steps(run: Run, s: Session, config: Any, first: Hook = never) -> Iterator[None]:
+def steps(run: Run, s: Session, config: Any, first: Callable[[], Any] = never) -> Iterator[None]:
     """Act, store and learn until `config.steps` transitions; yield after each vector step.
 
     The body of `for _ in steps(...)` comes between two steps, `first` before any; both may restart

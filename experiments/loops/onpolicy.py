@@ -18,7 +18,6 @@ from ..runs.directory import Stores
 from ..runs.result import Result
 from ..runs.run import Run
 from .build import worlds_for
-from .session import Hook
 
 
 class Episodes(BaseCallback):  # type: ignore[misc]
@@ -190,7 +189,7 @@ def run_ppo(
     return Result(run.path, run.step, judged)
 
 
-def steps(run: Run, s: PPOSession, config: Any, first: Hook = never) -> Iterator[None]:
+def steps(run: Run, s: PPOSession, config: Any, first: Callable[[], Any] = never) -> Iterator[None]:
     """Roll out and learn until `config.steps` transitions or a rollout more; yield after each.
 
     SB3 cannot save inside a rollout or its learning: told to stop there, the run saves its state

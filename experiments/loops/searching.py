@@ -1,6 +1,6 @@
 """Black-box searches for several controllers at once: all their candidates in one batch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from ...agents.search import Search
 from ...envs import BatchEnv
 from ..runs.directory import Stores
 from ..runs.run import Run
-from .session import Hook
 
 
 class Controllers:
@@ -102,7 +101,7 @@ def streams_of(searches: int, population: int, episodes: int) -> list[int]:
     return [int(x) for k in range(searches) for x in k * episodes + each]
 
 
-def steps(run: Run, s: Searching, config: Any, first: Hook = never) -> Iterator[None]:
+def steps(run: Run, s: Searching, config: Any, first: Callable[[], Any] = never) -> Iterator[None]:
     """Play generations until `config.steps` steps of each search; yield after each generation.
 
     An episode counts with its full length. `first` as `offpolicy.steps`. Raises Interrupted after

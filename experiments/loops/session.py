@@ -1,7 +1,6 @@
 """What a run of an off-policy method is made of, and how it is saved."""
 
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,8 +16,6 @@ from ..runs.resources import check_compiler
 from ..runs.run import Run
 from .build import context_values, replay_for, worlds_for
 from .sources import compose, open_datasets, parse_data, require_same
-
-Hook = Callable[[], object]  # what a script does before the first step of a loop, in phases
 
 
 def build(
