@@ -114,6 +114,8 @@ def run_method(name: str, args: list[str]) -> int:
         raise ValueError("--restart begins one run anew: give it without --resume and --seeds")
     if seeds is not None and any(a.partition("=")[0] == "--seed" for a in args):
         raise ValueError("--seeds and --population say the seeds: leave --seed out")
+    if seeds is not None and not hasattr(module.Config, "seed"):
+        raise ValueError(f"{name} has no seed of its own: give reverie sac --population {seeds}")
     if given["jobs"] is not None and given["seeds"] is None:
         raise ValueError("--jobs is for several runs: give --seeds 0:5 too")
     place = resume or anew

@@ -38,6 +38,7 @@ class Member:
         self.what = None if kept is None else kept["diverged"]  # why it was stopped
         self.bad = 0 if kept is None else int(kept["bad"])  # vector steps of its bad worlds
         self.recent = [] if kept is None else [tuple(x) for x in kept["recent"]]
+        self.step = 0  # of the last that it wrote
         self._writers: Writers | None = None
 
     def _rows(self, kept: Mapping[str, Any]) -> tuple[int, Any]:
@@ -54,22 +55,23 @@ class Member:
 
     def begin(self, step: int) -> None:
         """Write configuration and stamp, and open the files of its rows."""
-        metrics = self.home.begin(step)
+        metrics, self.step = self.home.begin(step), step
         begun = Begun(step + 1) if step else Begun()
         options = self.config.run
-        self._writers = Writers(self.path, options, metrics, begun, self._refuse(step))
+        self._writers = Writers(self.path, options, metrics, begun, self._refuse)
         if self.what is not None:
             self.home.status("diverged", step, error=self.what)
         for path in checkpoint.list_checkpoints(self.path / "checkpoints"):
             if checkpoint.step_of(path) > step:  # of a policy that the group had not saved
                 checkpoint.sweep(path)
 
-    def _refuse(self, step: int) -> Any:
-        return lambda what, error: self.home.refused(what, step, error)
+    def _refuse(self, what: str, error: Exception) -> None:
+        self.home.refused(what, self.step, error)
 
     def log(self, step: int, kind: str, values: Mapping[str, float | Tensor]) -> None:
         """Write one row of metrics.jsonl and TensorBoard: deterministic content only."""
         assert self._writers is not None, "the member has not begun"
+        self.step = step
         self._writers.metrics(step, kind, {k: float(v) for k, v in values.items()})
         if kind == "train":
             self._writers.timing(step)
@@ -90,7 +92,7 @@ class Member:
             checkpoint.save(points, (step, 0), {"agent": dict(agent)})
             checkpoint.prune(points, self.path / "buffer", keep)
         except OSError as error:
-            self.home.refused("checkpoint", step, error)
+            self._refuse("checkpoint", error)
         self.home.stamp["saved"] = step
         if self.alive:
             self.home.status("running", step)
@@ -98,8 +100,13 @@ class Member:
     def state_dict(self) -> dict[str, Any]:
         """Return what the group's checkpoint keeps of it."""
         assert self._writers is not None, "the member has not begun"
+        try:
+            rows = self._writers.metrics_state()
+        except OSError as error:  # a full disk: what was written of them still counts
+            self._refuse("metrics.jsonl", error)
+            rows = self._writers.metrics_state(flush=False)
         return {
-            "rows": self._writers.metrics_state(),
+            "rows": rows,
             "diverged": self.what,
             "bad": self.bad,
             "recent": list(self.recent),

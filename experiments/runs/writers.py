@@ -108,9 +108,10 @@ class Writers:
         except OSError as error:
             self._refused("TensorBoard", error)
 
-    def metrics_state(self) -> dict[str, Any]:
+    def metrics_state(self, flush: bool = True) -> dict[str, Any]:
         """Return size and digest of metrics.jsonl, after flushing it to the disk."""
-        self._metrics.sync()
+        if flush:
+            self._metrics.sync()
         return {"size": self._metrics.size, "sha256": self._metrics.digest.hexdigest()}
 
     def close(self) -> None:

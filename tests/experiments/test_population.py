@@ -14,7 +14,7 @@ from reverie.buffers.groups import Groups
 from reverie.envs import make
 from reverie.experiments import cli, load_policy, load_run, population
 from reverie.experiments.loops import crew as crews
-from reverie.experiments.runs import stopping
+from reverie.experiments.runs import checkpoint, stopping
 from reverie.experiments.runs.checkpoint import list_checkpoints
 from reverie.experiments.runs.config import read_config, save_config
 from reverie.experiments.runs.run import Run
@@ -245,6 +245,8 @@ def test_the_command_line_begins_a_group(tmp_path, capsys):
         assert cli.main([*argv, *more]) == 2
     assert cli.main(["ppo", "--population", "0:2"]) == 2
     assert "'ppo' has no populations" in capsys.readouterr().err
+    assert cli.main(["population", "--seeds", "0:2"]) == 2
+    assert "reverie sac --population 0:2" in capsys.readouterr().err
 
 
 def test_what_a_population_cannot_take_is_refused(tmp_path):
@@ -257,3 +259,39 @@ def test_what_a_population_cannot_take_is_refused(tmp_path):
         options = dataclasses.replace(single, **change)
         with pytest.raises(ValueError, match=told):
             population.main(population.of_seeds("sac", options, SEEDS))
+
+
+def test_a_disk_that_takes_no_policy_stops_nobody(tmp_path, monkeypatch, caplog):
+    """The group's checkpoint is there; a member's own is told, and comes with a resume."""
+    save = checkpoint.save
+
+    def refuse(folder, *args, **more):
+        if folder.parent.name.endswith("s9"):
+            raise OSError(28, "No space left on device")
+        return save(folder, *args, **more)
+
+    monkeypatch.setattr(checkpoint, "save", refuse)
+    train(tmp_path)
+    own = member(tmp_path, 9)
+    assert load_run(own).stamp["status"] == "finished" and not list_checkpoints(own / "checkpoints")
+    assert "checkpoint at step 60 not written" in caplog.text
+    monkeypatch.setattr(checkpoint, "save", save)
+    train(tmp_path, resume=True)
+    assert [p.name for p in list_checkpoints(own / "checkpoints")] == ["step-000000000330"]
+
+
+def test_a_policy_that_the_group_had_not_saved_goes(tmp_path):
+    path = train(tmp_path, steps=180)
+    shutil.rmtree(list_checkpoints(path / "checkpoints")[-1])  # goes on from 120
+    own = member(tmp_path, 9) / "checkpoints"
+    assert [p.name[-3:] for p in list_checkpoints(own)] == ["180"]
+    seen, begin = [], crews.Crew.begin
+
+    def look(self, step, notes):
+        begin(self, step, notes)
+        seen.extend(p.name[-3:] for p in list_checkpoints(own))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(crews.Crew, "begin", look)
+        train(tmp_path, steps=180, resume=True)
+    assert seen == ["120"]
