@@ -32,6 +32,7 @@ METHODS = {
     "dreamland": Method(
         ".dreamland", "controllers trained in dreams of a world model, under its dropout masks"
     ),
+    "mbtl": Method(".mbtl", "which contexts to train on, replayed on a transfer matrix"),
     "peer": Method(".studies.peer", "Stable-Baselines3's SAC or TD3, written down as our runs are"),
 }
 PARTS = ("Config", "PRESETS", "STEP", "main", "load")  # what a script has

@@ -31,14 +31,14 @@ def line(contexts: Tensor, name: str) -> Tensor:
 
 
 def equidistant(k: int) -> Places:
-    """Return the rule of k sources in the middle of k equal pieces; k is fixed before."""
+    """Return the rule of k sources in the middle of k equal pieces, fixed before; then a spread."""
 
     def order(contexts: Tensor, taken: Sequence[int]) -> int:
         along = line(contexts, "equidistant")
         for place in geometry.equidistant(len(along), k):
             if int(along[place]) not in taken:
                 return int(along[place])
-        raise ValueError(f"equidistant was built for {k} sources, and they are taken")
+        return geometry.spread(contexts, taken)
 
     return Places(order)
 

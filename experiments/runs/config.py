@@ -63,6 +63,8 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "round_every": (0, MANY),
     "real_size": (1, MANY),
     "real_share": (0, 1),
+    # of mbtl
+    "batch": (1, 1000),
     # of commands
     "jobs": (1, 1024),
     "until": (0, MANY),

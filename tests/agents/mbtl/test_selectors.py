@@ -87,13 +87,12 @@ def test_what_a_selector_refuses():
         selector_of("improved", X[:5], k=3).load_state_dict(s.state_dict())
     with pytest.raises(ValueError, match="one dimension, got 2"):
         selector_of("equidistant", torch.rand(5, 2), k=2).ask()
-    with pytest.raises(ValueError, match="built for 2 sources"):
-        replay(Selector(X, equidistant(2)), U, 3)
 
 
 def test_orders_that_look_at_no_row():
     order = line_contexts(100)
     assert picks(equidistant(5), flat(), 5) == [10, 30, 49, 69, 89]
+    assert picks(equidistant(2), flat(9), 3) == [2, 6, 0]  # a third as a spread takes it
     assert replay(selector_of("pseudo-greedy", order, k=4), flat(), 4) == [49, 82, 16, 32]
     turned = order.flip(0)  # the same line, told from its end: 50 is the lower middle
     assert replay(selector_of("pseudo-greedy", turned, k=2), flat(), 2) == [50, 17]

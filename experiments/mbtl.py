@@ -1,0 +1,155 @@
+"""Choose which contexts to train on, one source after the other: MBTL, replayed on a matrix.
+
+A matrix holds the returns of a policy for each context on every context: of a synthetic family, or
+of a stored file. A selector is shown the rows that it has asked for alone.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, NoReturn
+
+import numpy as np
+from torch import Tensor
+from tyro.conf import OmitArgPrefixes
+
+from ..agents.mbtl import Locked, Selector, load_matrix, scores, selector_of
+from ..agents.mbtl.synthetic import flat, grids, hill, line_contexts
+from ..agents.playing import Evaluation
+from .looking.mbtl_figures import draw
+from .runs.config import RunOptions, check
+from .runs.resources import use_threads
+from .runs.result import Result
+from .runs.run import Run
+
+# Trains a policy on a context, and returns its returns [N] on every one: (context, seed) -> row.
+TrainRow = Callable[[int, int], Tensor]
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run of a selector."""
+
+    matrix: str = "hill"
+    """hill, flat, a family by its f, g and h (const,linear,L1 with const or linear, linear or none,
+    nd or L1), or the path of a stored matrix"""
+    noise: float = 5.0
+    """standard deviation of single returns in a family, whose returns are around 500"""
+    selector: Literal[
+        "improved",
+        "paper",
+        "gp",
+        "mountain",
+        "switch",
+        "pairs",
+        "spread",
+        "equidistant",
+        "pseudo-greedy",
+        "random",
+        "worst-served",
+    ] = "improved"
+    """how the next source is chosen"""
+    steps: int = 15
+    """sources to train"""
+    batch: int = 1
+    """sources asked for at once"""
+    seed: int = 0
+    """seed of a synthetic matrix and of what the selector draws; which seed of a stored matrix"""
+    figures: bool = True
+    """draw the matrix with the order of picks, performance, and what was expected of each round"""
+    env_options: Mapping[str, Any] = field(default_factory=dict)
+    """options of the task where sources are trained; a replay has none"""
+    run: OmitArgPrefixes[RunOptions] = field(
+        default_factory=lambda: RunOptions(log_every=1, eval_every=1, checkpoint_every=1)
+    )
+    """the run directory"""
+
+
+PRESETS = {
+    "default": Config(),
+    "synthetic": Config(matrix="const,linear,L1", steps=50),
+    "paper": Config(selector="paper"),
+}
+STEP = "sources"
+
+
+class World(NamedTuple):
+    """A matrix [N, N] of one seed, in units, and its contexts [N, d]."""
+
+    values: Tensor
+    contexts: Tensor
+
+
+def world(c: Config) -> World:
+    """Return the matrix that is replayed; ValueError for a seed that a stored one lacks."""
+    if c.matrix in ("hill", "flat"):
+        return World(hill(c.seed) if c.matrix == "hill" else flat(), line_contexts())
+    families = grids(c.noise)
+    if c.matrix in families:
+        values = families[c.matrix].trial(c.seed)
+        low, high = values.aminmax()
+        return World((values - low) / (high - low), families[c.matrix].contexts)
+    stored = load_matrix(c.matrix)
+    if c.seed >= len(stored.card.seeds):
+        raise ValueError(f"{c.matrix} has seeds 0 to {len(stored.card.seeds) - 1}, not {c.seed}")
+    return World(stored.unit(c.seed), stored.contexts)
+
+
+def main(config: Config | None = None, *, resume: bool = False) -> Result:
+    """Select as configured; `resume` continues the run directory bit for bit."""
+    c = check(config or Config())
+    if c.env_options:
+        raise ValueError(f"a replay plays no task: leave out {', '.join(c.env_options)}")
+    use_threads(c.run.threads)
+    w = world(c)
+    if c.steps > len(w.contexts):
+        raise ValueError(f"steps={c.steps} sources of {len(w.contexts)} contexts are too many")
+    s, locked = selector_of(c.selector, w.contexts, k=c.steps, seed=c.seed), Locked(w.values)
+    label = f"mbtl-{c.selector}-{c.matrix.replace('/', '-')}-s{c.seed}"
+    with Run("mbtl", c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
+        judged = train(run, c, s, lambda context, seed: locked.train(context))
+    if c.figures:
+        rule = selector_of(c.selector, w.contexts, k=c.steps, seed=c.seed).rule
+        draw(run.path / "figures", w.values, s.seen, rule)
+    return Result(run.path, run.step, judged)
+
+
+def train(run: Run, c: Config, s: Selector, train_row: TrainRow) -> Evaluation:
+    """Ask, train and tell until `c.steps` sources are trained; return what their library is worth.
+
+    A source asked for is saved as asked for before its training is over, and is trained again by a
+    resumed run that was stopped inside it.
+    """
+    with run.restored() as state:
+        if state is not None:
+            s.load_state_dict(state["agent"]["selector"])
+
+    def judging() -> Evaluation:
+        best = scores.served(s.rows)[:, None].numpy()
+        extra = {"worst_decile": scores.worst_decile(s.rows)}
+        return Evaluation(best, np.zeros(best.shape, np.int64), extra)
+
+    def row() -> dict[str, float]:
+        own = float(s.rows[-1, s.picks[-1]])
+        worth = scores.performance(s.rows)
+        return {"context": s.picks[-1], "own_return": own, "performance": worth}
+
+    def saved() -> dict[str, Any]:
+        return {"agent": {"selector": s.state_dict()}}
+
+    judged: Evaluation | None = None
+    while run.owed or run.step < c.steps:
+        if not run.owed:  # else only what follows the source is left of it
+            if not s.pending:  # a batch is whole at the end too: a longer run goes on with it
+                s.ask(min(c.batch, len(s.contexts) - run.step))
+            context = s.pending[0]
+            with run.interruptible(saved, owed=False):
+                returns = train_row(context, c.seed)
+            s.tell(context, returns)
+            run.tick(1)
+        judged = run.after_step(judging, row, saved)
+    return run.final(judged, judging)
+
+
+def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> NoReturn:
+    """Raise ValueError: the policies whose returns a matrix holds are not in it."""
+    raise ValueError("a replay of a matrix trained no policy: there is nothing to play")

@@ -1,0 +1,132 @@
+"""Runs of a selector: what they log, where they go on, what they refuse."""
+
+import dataclasses
+import json
+import shutil
+import typing
+
+import numpy as np
+import pytest
+import torch
+from made import same_end
+
+from reverie.agents.mbtl import RULES, Matrix, MatrixCard, replay, scores, selector_of
+from reverie.agents.mbtl.synthetic import hill, line_contexts
+from reverie.agents.playing import Stopped
+from reverie.experiments import load_policy, load_run, mbtl
+from reverie.experiments.runs.checkpoint import list_checkpoints
+from reverie.experiments.runs.config import RunOptions
+from reverie.experiments.runs.run import Run
+from reverie.experiments.runs.stopping import Interrupted
+
+
+def config(out, name, **changes):
+    run = RunOptions(
+        out=str(out), name=name, threads=1, log_every=1, eval_every=4, checkpoint_every=1,
+        tensorboard=False, progress=False,
+    )  # fmt: skip
+    return mbtl.Config(**{"steps": 7, "seed": 2, "figures": False, "run": run, **changes})
+
+
+def stored(path, seeds=2):
+    values = torch.stack([hill(s, 9) for s in range(seeds)], -1)
+    card = MatrixCard("hill", ("place",), 100, tuple(range(seeds)), low=-1, high=1)
+    Matrix(values, line_contexts(9), card).save(path)
+    return values
+
+
+def test_a_run_logs_what_each_pick_gave(tmp_path):
+    u, x = hill(2), line_contexts()
+    order = replay(selector_of("improved", x, k=7, seed=2), u, 7)
+    result = mbtl.main(config(tmp_path, "a"))
+    rows = load_run(result.path).frame("train")
+    assert rows["context"].tolist() == order and list(rows["step"]) == list(range(1, 8))
+    assert rows["performance"] == pytest.approx(scores.curve(u[order]).tolist())
+    assert rows["own_return"] == pytest.approx([float(u[i, i]) for i in order])
+    judged = load_run(result.path).frame()
+    assert list(judged["step"]) == [4, 7]
+    assert judged["return"] == pytest.approx([scores.performance(u[order[:k]]) for k in (4, 7)])
+    assert judged["worst_decile"][-1] == pytest.approx(scores.worst_decile(u[order]))
+    assert result.eval_return == judged["return"][-1]
+    assert np.array_equal(result.evaluation.returns[:, 0], u[order].amax(0).numpy())
+
+
+@pytest.mark.parametrize("rule", ["improved", "gp", "random", "pairs"])
+def test_a_run_goes_on_bit_for_bit(rule, tmp_path):
+    """Cut in the middle of a batch and between two evaluations, as by a kill."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    mbtl.main(config(tmp_path, "whole", selector=rule, batch=3))
+    mbtl.main(config(tmp_path, "cut", selector=rule, batch=3, steps=6))
+    shutil.rmtree(list_checkpoints(cut / "checkpoints")[-1])  # it was judged there
+    mbtl.main(config(tmp_path, "cut", selector=rule, batch=3), resume=True)
+    assert same_end(whole, cut)
+
+
+def test_a_source_that_was_stopped_in_its_training_is_trained_again(tmp_path):
+    c = config(tmp_path, "a", batch=2, steps=5)
+    u, x = hill(2), line_contexts()
+    trained = []
+
+    def once(context, seed):
+        if len(trained) == 3:
+            raise Stopped("in the middle of a training")
+        trained.append((context, seed))
+        return u[context]
+
+    def opened(resume):
+        return Run("mbtl", c, label="a", steps=5, seed=2, resume=resume)
+
+    with opened(False) as run, pytest.raises(Interrupted):
+        mbtl.train(run, c, selector_of("improved", x, k=5), once)
+    s = selector_of("improved", x, k=5)
+    with opened(True) as run:
+        trained.insert(0, None)  # so that none is stopped
+        judged = mbtl.train(run, c, s, once)
+    order = replay(selector_of("improved", x, k=5), u, 5, batch=2)
+    assert s.picks == order and trained[1:] == [(i, 2) for i in order]
+    assert judged.mean == pytest.approx(scores.performance(u[order]))
+
+
+def test_a_stored_matrix_is_replayed_by_seed(tmp_path):
+    values = stored(tmp_path / "m")
+    path = str(tmp_path / "m.json")
+    result = mbtl.main(config(tmp_path, "a", matrix=path, selector="random", steps=9, seed=1))
+    unit = (values[..., 1] + 1) / 2
+    assert result.eval_return == pytest.approx(scores.oracle(unit))
+    with pytest.raises(ValueError, match="has seeds 0 to 1, not 2"):
+        mbtl.main(config(tmp_path, "b", matrix=path, seed=2))
+    with pytest.raises(ValueError, match="steps=10 sources of 9 contexts"):
+        mbtl.main(config(tmp_path, "b", matrix=path, seed=0, steps=10))
+    with pytest.raises(FileNotFoundError, match=r"hills\.safetensors is missing"):
+        mbtl.main(config(tmp_path, "b", matrix="hills"))
+    with pytest.raises(ValueError, match="leave out max_episode_steps"):
+        mbtl.main(config(tmp_path, "b", env_options={"max_episode_steps": 9}))
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_family_is_in_units_and_flat_is_flat(tmp_path):
+    world = mbtl.world(config(tmp_path, "a", matrix="const,linear,L1", seed=3))
+    assert float(world.values.min()) == 0 and float(world.values.max()) == 1
+    assert world.contexts.shape == (512, 3)
+    quiet = mbtl.world(config(tmp_path, "a", matrix="flat")).values
+    assert quiet.diagonal().tolist() == pytest.approx([0.9] * 100)
+
+
+def test_figures_are_drawn_of_a_replay(tmp_path):
+    c = config(tmp_path, "a", figures=True, steps=5)
+    folder = mbtl.main(c).path / "figures"
+    names = ["matrix.png", "performance.png", "rounds.png"]
+    assert sorted(p.name for p in folder.iterdir()) == names
+    c = config(tmp_path, "b", figures=True, steps=3, selector="spread")
+    folder = mbtl.main(c).path / "figures"
+    assert sorted(p.name for p in folder.iterdir()) == names[:2]  # no process, nothing expected
+
+
+def test_a_replay_has_no_policy_and_every_rule_has_its_option(tmp_path):
+    path = mbtl.main(config(tmp_path, "a", selector="spread", steps=2)).path
+    with pytest.raises(ValueError, match="trained no policy"):
+        load_policy(path)
+    field = typing.get_type_hints(mbtl.Config)["selector"]
+    assert set(typing.get_args(field)) == set(RULES)
+    assert json.loads((path / "config.json").read_text())
+    assert dataclasses.replace(mbtl.Config(), selector="pairs").selector in RULES
