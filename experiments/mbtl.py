@@ -36,6 +36,7 @@ class Config:
     """standard deviation of single returns in a family, whose returns are around 500"""
     selector: Literal[
         "improved",
+        "own",
         "paper",
         "gp",
         "mountain",

@@ -66,6 +66,7 @@ SHORT = {
         ),
         *("--select-episodes", "2", "--learning-starts", "20", *QUIET),
     ],
+    "mbtl": ["--steps", "5", *QUIET],
     "mine.ddpg": OFF_POLICY,
     "mine.augmented": OFF_POLICY,
     "mine.robust": [x for x in OFFLINE if x not in ("--hidden", "16")],

@@ -57,9 +57,8 @@ def myopic_oracle(matrices: Sequence[Tensor], k: int) -> tuple[list[int], Tensor
     order: list[int] = []
     got: list[Tensor] = []
     for _ in range(k):
-        after = torch.stack([step_oracle(m, b) for m, b in zip(matrices, best, strict=True)]).mean(
-            0
-        )
+        each = [step_oracle(m, b) for m, b in zip(matrices, best, strict=True)]
+        after = torch.stack(each).mean(0)
         after[order] = -torch.inf
         order.append(int(after.argmax()))
         rows = [m[order[-1]] for m in matrices]

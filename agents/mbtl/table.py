@@ -6,6 +6,7 @@ from torch import Tensor
 
 from .geometry import mountain, spread
 from .improved import Improved
+from .own import OwnReturns
 from .pairs import PairProcess
 from .published import LearnedSlopes, PaperGP, Switch
 from .rules import Places, Random, WorstServed, equidistant, pseudo_greedy
@@ -14,6 +15,7 @@ from .selector import Rule, Selector
 # Name -> rule, of the seed of what it draws and the budget of sources, which `equidistant` needs.
 RULES: dict[str, Callable[[int, int], Rule]] = {
     "improved": lambda seed, k: Improved(),
+    "own": lambda seed, k: OwnReturns(),
     "paper": lambda seed, k: PaperGP(seed=seed),
     "gp": lambda seed, k: LearnedSlopes(),
     "mountain": lambda seed, k: Places(mountain),

@@ -56,7 +56,7 @@ def test_a_run_goes_on_bit_for_bit(rule, tmp_path):
     """Cut in the middle of a batch and between two evaluations, as by a kill."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     mbtl.main(config(tmp_path, "whole", selector=rule, batch=3))
-    mbtl.main(config(tmp_path, "cut", selector=rule, batch=3, steps=6))
+    mbtl.main(config(tmp_path, "cut", selector=rule, batch=3, steps=5))
     shutil.rmtree(list_checkpoints(cut / "checkpoints")[-1])  # it was judged there
     mbtl.main(config(tmp_path, "cut", selector=rule, batch=3), resume=True)
     assert same_end(whole, cut)
@@ -85,6 +85,7 @@ def test_a_source_that_was_stopped_in_its_training_is_trained_again(tmp_path):
     order = replay(selector_of("improved", x, k=5), u, 5, batch=2)
     assert s.picks == order and trained[1:] == [(i, 2) for i in order]
     assert judged.mean == pytest.approx(scores.performance(u[order]))
+    assert load_run(tmp_path / "a").frame("train")["step"].tolist() == [1, 2, 3, 4, 5]
 
 
 def test_a_stored_matrix_is_replayed_by_seed(tmp_path):

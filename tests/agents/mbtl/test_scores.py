@@ -46,6 +46,8 @@ def test_regret_is_against_the_best_pick_of_the_same_history():
     assert scores.regret(HAND, [0, 2, 1]).tolist() == pytest.approx([3 - 5 / 3, 0, 0])
     # After source 1: source 2 gives 13/3, source 0 gives 11/3.
     assert scores.regret(HAND, [1, 0]).tolist() == pytest.approx([0, 2 / 3])
+    # After 1 and 2 there are 2 5 6: source 0 makes it 4 5 6, source 1 again nothing.
+    assert scores.regret(HAND, [1, 2, 1]).tolist() == pytest.approx([0, 0, 2 / 3])
 
 
 def test_the_expected_best_of_a_random_subset_is_the_mean_over_all_subsets():
@@ -138,6 +140,10 @@ def test_row_structure_tells_a_flat_matrix():
     # Signature of the published HalfCheetah friction: one source is all, and own is no better.
     lucky = torch.tensor([[0.966] * 3, [0.5] * 3, [0.5] * 3], dtype=torch.float64)
     assert row_structure(lucky, x, low=0, high=1).flat
+    # One source is all, but each of the others is good at home: its own training gains.
+    home = torch.tensor([[1.0, 1, 1], [0, 1, 0], [0, 0, 1]], dtype=torch.float64)
+    test = row_structure(home, x, low=0, high=1)
+    assert not test.flat and test.one_of_all == 1 and test.own_gain == pytest.approx(4 / 9)
     with pytest.raises(ValueError, match="from low to a greater high"):
         row_structure(HAND, x, low=1, high=1)
 

@@ -10,6 +10,7 @@ from reverie.agents.mbtl.additive import fit_additive
 from reverie.agents.mbtl.gaps import Pairs, fit_sides, improvement
 from reverie.agents.mbtl.geometry import mountain
 from reverie.agents.mbtl.improved import Improved, expected_gain, scaled
+from reverie.agents.mbtl.own import OwnReturns
 from reverie.agents.mbtl.published import LearnedSlopes, PaperGP, Switch, constant, falls_both_ways
 from reverie.agents.mbtl.rules import Places, SequentialOracle, WorstServed, equidistant
 from reverie.agents.mbtl.selector import Selector
@@ -64,6 +65,7 @@ def test_a_batch_is_of_different_contexts_and_rows_come_in_any_order(name):
     assert len(set(first)) == 3 and s.pending == first
     for i in reversed(first):
         s.tell(i, U[i])
+    assert s.pending == []
     more = s.ask(3)
     assert len({*first, *more}) == 6 and s.picks == first[::-1]
 
@@ -129,6 +131,13 @@ def test_the_paper_preset_is_what_scikit_learn_makes_of_the_released_code():
     assert order == [49, 50, 6, 81, 40, 82]
     got = scores.curve(flat()[order]).tolist()
     assert got == pytest.approx([0.775, 0.7775, 0.8146, 0.8553, 0.8629, 0.8638], abs=1e-4)
+
+
+def test_the_paper_presets_targets_are_the_best_so_far():
+    """The second source has .2 at home, where the first had .8."""
+    rows = torch.stack([torch.full((12,), 0.8), torch.full((12,), 0.2)]).double()
+    mean, _ = PaperGP().process(Seen(X, [2, 9], rows))
+    assert mean[[2, 9]].tolist() == pytest.approx([0.8, 0.8], abs=0.05)
 
 
 def test_the_paper_preset_falls_back_to_the_worst_served():
@@ -209,7 +218,7 @@ def test_the_first_three_of_the_improved_selector_look_at_no_row():
     u[:, 0] = 0
     assert picks(WorstServed(), u, 3) == [4, 0, 8]
     assert picks(Improved(), u, 3) == [4, 1, 7]
-    for rule in (Improved(), PaperGP(), LearnedSlopes()):
+    for rule in (Improved(), PaperGP(), LearnedSlopes(), OwnReturns()):
         s = Selector(line_contexts(9), rule)
         replay(s, u, 4)
         look = rule.look(s.seen)
