@@ -93,14 +93,17 @@ def mountain(contexts: Tensor, taken: Sequence[int], iterations: int = 300) -> i
 
 def _refined(x: Tensor, centres: Tensor, near: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
     """Return centres [C, d] after k-means with all others fixed, and the sums of distances [C]."""
-    distance = torch.cdist(centres, x, p=1)
-    mine = distance <= near
+    mine = torch.cdist(centres, x, p=1) <= near
+    going = torch.arange(len(centres))  # centres that still move
     for _ in range(iterations):
-        count = mine.sum(1, keepdim=True)
-        moved = torch.where(count > 0, mine.to(x) @ x / count.clamp(min=1), centres)
-        if bool((moved - centres).abs().max() < 1e-6):
+        here, at = mine[going], centres[going]
+        count = here.sum(1, keepdim=True)
+        moved = torch.where(count > 0, here.to(x) @ x / count.clamp(min=1), at)
+        moves = (moved - at).abs().amax(1) >= 1e-6
+        going = going[moves]
+        if not len(going):
             break
-        centres = moved
-        distance = torch.cdist(centres, x, p=1)
-        mine = (distance < near) | (mine & (distance <= near))  # a target as near to both stays
-    return centres, distance.minimum(near).sum(1)
+        centres[going] = moved[moves]
+        distance, held = torch.cdist(centres[going], x, p=1), mine[going]
+        mine[going] = (distance < near) | (held & (distance <= near))  # as near to both: it stays
+    return centres, torch.cdist(centres, x, p=1).minimum(near).sum(1)
