@@ -27,7 +27,6 @@ from reverie.experiments import (
     cli,
     dreamland,
     iql,
-    iql,
     mbtl,
     ncap,
     oer,
@@ -38,7 +37,6 @@ from reverie.experiments import (
     td3,
     td3bc,
 )
-)  # fmt: skip
 from reverie.experiments.bench.report import BenchOptions
 from reverie.experiments.looking.commands import CheckOptions, EvalOptions, WatchOptions
 from reverie.experiments.loops import build
@@ -60,8 +58,9 @@ from reverie.experiments.studies import peer
 from reverie.experiments.studies.compare import CompareOptions
 from reverie.experiments.studies.suite import parse_seeds
 
-SCRIPTS = (sac, td3, ppo, bc, td3bc, iql, rebrac, oer, ncap, synther, dreamland, peer)
-SCRIPTS = (sac, td3, ppo, bc, td3bc, iql, rebrac, oer, ncap, synther, mbtl, peer)
+SCRIPTS = (
+    sac, td3, ppo, bc, td3bc, iql, rebrac, oer, ncap, synther, dreamland, mbtl, peer
+)  # fmt: skip
 SMALL = ["--learning-starts", "20", "--batch-size", "8", "--hidden", "8", "--eval-episodes", "1",
          "--buffer-size", "500", "--threads", "1", "--steps", "40", "--no-tensorboard",
          "--no-progress"]  # fmt: skip
