@@ -52,6 +52,7 @@ class World:
         self.starts = Starts(torch.zeros(0, obs_dim), self.model.initial_state(0))
         self.sigma = torch.zeros(0)  # of the noise in place of masks
         self.limit = 0.0  # of the ensemble's disagreement
+        self._trial: DreamEnv | None = None
 
     @property
     def features(self) -> int:
@@ -71,6 +72,7 @@ class World:
         if c.zeta:
             self.limit = disagreement_limit(self.model, rows, c.zeta)  # type: ignore[arg-type]
         self.rounds += 1
+        self._trial = None
 
     def dream(self, num_envs: int, seed: int = 0, streams: Sequence[int] | None = None) -> DreamEnv:
         """Return dreams in the model as it is; ValueError before it was fitted."""
@@ -80,6 +82,12 @@ class World:
         more: dict[str, Any] = {"ends": self.ends, "sigma": sigma, "limit": limit}
         starts = self.starts
         return DreamEnv(self.model, starts, num_envs, c, seed=seed, streams=streams, **more)
+
+    def trial(self, each: int, times: int) -> DreamEnv:
+        """Return the dreams of judging: `each` of them, `times` over; the same until `open`."""
+        if self._trial is None or self._trial.num_envs != each * times:
+            self._trial = self.dream(each * times, streams=list(range(each)) * times)
+        return self._trial
 
     def state_dict(self) -> dict[str, Any]:
         """The model, its fit, and what dreams begin with."""
@@ -96,6 +104,7 @@ class World:
         self.rounds = int(state["rounds"])
         self.starts = Starts(*state["starts"])
         self.sigma, self.limit = state["noise"][0], float(state["noise"][1])
+        self._trial = None
 
 
 class Dream:

@@ -139,8 +139,7 @@ def dreamt(c: Any, p: Land, rule: str, seed: int, stop: Callable[[], bool]) -> T
 
     Every controller plays the same ones. Raises Stopped where `stop` says so.
     """
-    streams = np.tile(np.arange(c.select_episodes), c.controllers)
-    env = p.world.dream(len(streams), streams=streams.tolist())
+    env = p.world.trial(c.select_episodes, c.controllers)
     policy = policy_of(c, p.chosen.by(rule), p.dream.obs_dim, p.dream.act_dim)
     returns = evaluate(policy, env, seed=seed, stop=stop).returns
     return torch.from_numpy(returns).view(c.controllers, -1).mean(1)
