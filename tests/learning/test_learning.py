@@ -7,8 +7,7 @@ import pytest
 from scipy import stats
 
 from reverie.agents import SACConfig
-from reverie.experiments import load_run, population, sac
-from reverie.experiments import dreamland, load_run, sac
+from reverie.experiments import dreamland, load_run, population, sac
 from reverie.experiments.runs.config import RunOptions
 
 
@@ -81,6 +80,8 @@ def test_a_populations_returns_are_not_told_from_those_of_runs_alone(tmp_path):
     assert max(together) > 200 and max(alone) > 200  # random: about 60
     assert stats.ks_2samp(together, alone).pvalue > 0.01, (together, alone)
     assert stats.mannwhitneyu(together, alone).pvalue > 0.01, (together, alone)
+
+
 def test_a_controller_trained_in_dreams_beats_the_actions_that_they_are_made_of(tmp_path):
     """A pilot, seed 100: held uniform actions return 16.2 of 150, the deployed controller 50.7.
 
