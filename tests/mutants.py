@@ -516,7 +516,7 @@ MUTANTS = [Mutant(*row) for row in (
     ("agents/dreams/env.py", "self._elapsed[ids] = 0", "pass", "agents/dreams/test_env.py::test_a_horizon_truncates_and_never_terminates"),
     ("agents/dreams/env.py", "self.varying.begin(np.arange(self.num_envs), self._keys, self._elapsed)", "pass", "agents/dreams/test_env.py::test_a_dream_continues_bit_for_bit"),
     ("agents/dreams/env.py", "return self.ends(next_obs)", "return self.ends(self._obs)", "agents/dreams/test_env.py::test_how_a_dream_terminates"),
-    ("agents/controllers.py", "x = xp.tanh(x @ weight + bias)", "x = xp.tanh(x @ weight)", "agents/dreams/test_env.py::test_a_population_plays_one_batch_of_dreams"),
+    ("agents/dreams/controllers.py", "x = xp.tanh(x @ weight + bias)", "x = xp.tanh(x @ weight)", "agents/dreams/test_env.py::test_a_population_plays_one_batch_of_dreams"),
 
     # -- experiments: studies
     ("experiments/studies/results.py", "[float(run.columns[c][-1]) for c in columns]", "[float(run.columns[c][0]) for c in columns]", "experiments/test_known_studies.py::test_a_csv_is_a_runs_evaluations_and_its_stamp_its_settings"),

@@ -9,7 +9,8 @@ from ...agents import Policy, RandomPolicy, reset_where
 from ...agents.acting import Returns, advance, over
 from ...agents.actors import deterministic_policy, gaussian_policy
 from ...agents.api import State
-from ...agents.controllers import Controller, ControllerPolicy, TanhNetwork
+from ...agents.controllers import Controller, ControllerPolicy
+from ...agents.dreams.controllers import TanhNetwork
 from ...agents.ncap import Circuit, joint_limit
 from ...agents.playing import SEED_STRIDE
 from ...agents.sb3 import load_mlp_ppo

@@ -10,8 +10,8 @@ import torch
 from tiny import config
 
 from reverie.agents import SAC, evaluate
-from reverie.agents.controllers import TanhNetwork
 from reverie.agents.dreams.api import Prediction
+from reverie.agents.dreams.controllers import TanhNetwork
 from reverie.agents.dreams.fan import errors, open_loop, some_masks
 from reverie.agents.dreams.starts import remembered
 from reverie.agents.playing import EVAL_SEED

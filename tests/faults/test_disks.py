@@ -477,7 +477,7 @@ FRAMES = [np.full((16, 16, 3), i, np.uint8) for i in range(4)]
 
 
 def a_picture(path):
-    figure, axes = plots._figure(size=(2.0, 2.0))
+    figure, axes = plots.new_figure(size=(2.0, 2.0))
     axes.plot([0, 1])
     plots.save_figure(figure, path, 50)
 
@@ -486,8 +486,8 @@ RESULTS = {
     "a.txt": lambda path: aside.write_text(path, "text"),
     "a.json": lambda path: load_dataset(offline_data()).save(path.with_name("a")),
     "a.hdf5": lambda path: save_hdf5(load_dataset(offline_data()), path),
-    "a.gif": lambda path: film._write(FRAMES, path, 25.0),
-    "a.strip.png": lambda path: film._write(FRAMES, path, 25.0),
+    "a.gif": lambda path: film.write(FRAMES, path, 25.0),
+    "a.strip.png": lambda path: film.write(FRAMES, path, 25.0),
     "a.png": a_picture,
 }
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from reverie.agents.candidates import population_returns
-from reverie.agents.controllers import TanhNetwork
 from reverie.agents.dreams.api import Prediction
 from reverie.agents.dreams.config import DreamConfig, ModelConfig
+from reverie.agents.dreams.controllers import TanhNetwork
 from reverie.agents.dreams.env import DreamEnv
 from reverie.agents.dreams.models import build
 from reverie.agents.dreams.starts import Starts, anywhere, initial

@@ -9,9 +9,10 @@ import torch
 from dreamt import KINDS, adding, config, fitted
 from scipy.stats import norm
 
-from reverie.agents.controllers import ControllerPolicy, TanhNetwork
+from reverie.agents.controllers import ControllerPolicy
 from reverie.agents.dreams import masks as dropout
 from reverie.agents.dreams.config import DreamConfig
+from reverie.agents.dreams.controllers import TanhNetwork
 from reverie.agents.dreams.env import DreamEnv
 from reverie.agents.dreams.featured import Featured
 from reverie.agents.dreams.fit import Fit
