@@ -13,7 +13,7 @@ from .api import Bounds, Metrics, State, no_memory
 from .networks import Critic, GaussianActor, Masks, draw, frozen, step
 from .population import Seeds, joined, lead_of, log_temperature, spread
 from .seeding import generator
-from .training import adam, lagging, pack, trained, unpack
+from .training import adam, compiler, lagging, pack, trained, unpack
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class SAC:
         self.updates = 0
         self.actor_loss = self.entropy = torch.zeros(lead, device=device)  # of its last step
         self._autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16)
-        wrap: Any = torch.compile if compile else lambda f: f
+        wrap = compiler(compile, self.device)
         self._critic_objective = wrap(self._value_loss)
         self._actor_objective = wrap(self._policy_loss)
 

@@ -13,7 +13,7 @@ from .api import Bounds, Metrics, State, no_memory
 from .networks import Critic, DeterministicActor, draw, frozen, step
 from .population import Seeds, joined, lead_of, spread
 from .seeding import generator
-from .training import lagging, pack, trained, unpack
+from .training import compiler, lagging, pack, trained, unpack
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class TD3:
         self.regulariser: Callable[[], Tensor] | None = None  # added to the actor's loss
         self.actor_step: Callable[[torch.optim.Optimizer, Tensor], None] = step  # to be changed
         self._autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16)
-        wrap: Any = torch.compile if compile else lambda f: f
+        wrap = compiler(compile, self.device)
         self._critic_objective = wrap(self._value_loss)
         self._actor_objective = wrap(self._policy_loss)
 

@@ -1,12 +1,14 @@
 """What makes networks learn, and what is saved of a learner: none of it runs in a step."""
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from ..buffers.dataset import rows_digest
 from .networks import initialise
 from .population import at_rates, spread
 from .seeding import Generators
@@ -57,6 +59,43 @@ def trained(
         initialise(module, generator)
     flat = flatten(module.to(device))
     return flat, adam(flat, spread(lr, module.parameters()))
+
+
+def compiler(wanted: bool, device: str | torch.device) -> Any:
+    """Return torch.compile, or what leaves a function as it is where it is not wanted.
+
+    Raises ValueError where the CPU's code cannot be compiled: no C++ compiler is there.
+    """
+    if not wanted:
+        return lambda f: f
+    if torch.device(device).type == "cpu":
+        from torch._inductor.cpp_builder import get_cpp_compiler
+        from torch._inductor.exc import InvalidCxxCompiler
+
+        try:
+            get_cpp_compiler()
+        except InvalidCxxCompiler:
+            raise ValueError(
+                "compile=True, and torch.compile finds no C++ compiler: install g++ (or name one "
+                "in CXX), or give --no-compile, which is slower and otherwise the same"
+            ) from None
+    return torch.compile
+
+
+def digest(rows: Tensor) -> int:
+    """Return the first 64 bits of the sha256 of the rows that a model was fitted to."""
+    return int(rows_digest(rows)[:16], 16)
+
+
+def facts(fit: Any) -> dict[str, Any]:
+    """Return what a model was fitted on, and how: numbers and text for its file."""
+    return {
+        "fits": fit.fits,
+        "updates": fit.updates,
+        "rows": fit.rows,
+        "rows_sha256": f"{fit.digest:016x}",  # its first 16 digits
+        "held_out_loss": float(fit.best_loss) if fit.best_loss < math.inf else None,
+    }
 
 
 def lagging(module: M) -> tuple[M, nn.Parameter]:

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from ...buffers import Dataset, ReplayBuffer, Transitions
-from ...buffers.dataset import rows_digest
 from ..api import Metrics
 from ..networks import step
 from ..seeding import generator
-from ..training import adam, flatten, pack, unpack
+from ..training import adam, digest, facts, flatten, pack, unpack
 from .config import ModelConfig
 from .data import episodes, held_out, store_of
 from .models import Model
@@ -117,13 +116,7 @@ class Fit:
     @property
     def about(self) -> dict[str, Any]:
         """What the model was fitted on, and how: numbers and text."""
-        return {
-            "fits": self.fits,
-            "updates": self.updates,
-            "rows": self.rows,
-            "rows_sha256": f"{self.digest:016x}",  # its first 16 digits
-            "held_out_loss": float(self.best_loss) if self.best_loss < math.inf else None,
-        }
+        return facts(self)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a bit-exact continuation needs but the data, the model included."""
@@ -146,8 +139,3 @@ def drawn(store: ReplayBuffer, config: ModelConfig) -> tuple[Transitions, Tensor
 def judged(config: ModelConfig, rows: int) -> int:
     """Return how many transitions or windows of the held-out rows a look takes."""
     return max(min(rows, JUDGED) // (config.window if config.recurrent else 1), 1)
-
-
-def digest(rows: Tensor) -> int:
-    """Return the first 64 bits of the sha256 of the rows."""
-    return int(rows_digest(rows)[:16], 16)

@@ -4,12 +4,11 @@ import torch
 from torch import Tensor
 
 from . import gp
-from .gaps import Pairs, fit_sides, improvement
+from .gaps import Pairs, fit_sides
 from .geometry import spread
 from .improved import scaled
-from .published import optimism
+from .published import optimistic
 from .rules import least
-from .scores import served
 from .selector import Look, Rule, Seen
 
 BOUNDS = {"scale": (1e-3, 1e3), "length": (0.02, 10.0), "noise": (1e-6, 1.0)}
@@ -44,10 +43,7 @@ class OwnReturns(Rule):
 
     def look(self, seen: Seen) -> Look:
         """Return the process, and the expected gain of the optimistic value."""
-        mean, sd = self.process(seen)
-        upper = mean + optimism(len(seen.taken) + 1) * sd
-        slopes = fit_sides(seen.contexts, seen.picks, seen.rows)
-        return Look(mean, sd, improvement(seen.contexts, upper, slopes, served(seen.rows)))
+        return optimistic(seen, *self.process(seen))
 
     def believe(self, seen: Seen, index: int) -> Tensor:
         """Return the mean at the context, with the slopes from there."""

@@ -20,6 +20,13 @@ def optimism(k: int) -> float:
     return math.sqrt(math.log(k))
 
 
+def optimistic(seen: Seen, mean: Tensor, sd: Tensor) -> Look:
+    """Return a process [N] with the expected gain of its optimistic values, slopes fitted."""
+    upper = mean + optimism(len(seen.taken) + 1) * sd
+    slopes = fit_sides(seen.contexts, seen.picks, seen.rows)
+    return Look(mean, sd, improvement(seen.contexts, upper, slopes, served(seen.rows)))
+
+
 class PaperGP(Rule):
     """MBTL-GP as released (arXiv 2408.04498), of returns in [0, 1].
 
@@ -101,10 +108,7 @@ class LearnedSlopes(Rule):
 
     def look(self, seen: Seen) -> Look:
         """Return the process, and the expected gain of the optimistic value."""
-        mean, sd = self.predict(seen)
-        upper = mean + optimism(len(seen.taken) + 1) * sd
-        slopes = fit_sides(seen.contexts, seen.picks, seen.rows)
-        return Look(mean, sd, improvement(seen.contexts, upper, slopes, served(seen.rows)))
+        return optimistic(seen, *self.predict(seen))
 
     def believe(self, seen: Seen, index: int) -> Tensor:
         """Return the mean at the context, with the slopes from there."""

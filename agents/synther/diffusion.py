@@ -9,13 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ...buffers import Layout
-from ...buffers.dataset import rows_digest
 from ...buffers.transitions import NEXT_KNOWN
 from ..api import Metrics
 from ..networks import initialise
 from ..playing import never
 from ..seeding import generator
-from ..training import adam, flatten, lagging, pack, unpack
+from ..training import adam, digest, facts, flatten, lagging, pack, unpack
 from .codec import Codec, Rules, check_rows, constant
 from .config import DiffusionConfig
 from .edm import EMA_EVERY, ema_decay, errors, noise_levels
@@ -211,13 +210,7 @@ class Diffusion:
     @property
     def about(self) -> dict[str, Any]:
         """What the model was fit on, and how: numbers and text."""
-        return {
-            "fits": self.fits,
-            "updates": self.updates,
-            "rows": self.rows,
-            "rows_sha256": f"{self.digest:016x}",  # its first 16 digits
-            "held_out_loss": float(self.best_loss) if self.best_loss < math.inf else None,
-        }
+        return facts(self)
 
     def generate(self, n: int, batch: int = 2048, stop: Callable[[], bool] = never) -> Tensor:
         """Return n generated packed rows [n, width of `codec.out`], `batch` at a time.
@@ -271,11 +264,6 @@ class Diffusion:
         """Continue from `state_dict`, in a model of the same layout and settings."""
         unpack(self, self.saved, state)
         self._parts = self._look = None
-
-
-def digest(rows: Tensor) -> int:
-    """Return the first 64 bits of the sha256 of the rows."""
-    return int(rows_digest(rows)[:16], 16)
 
 
 def held_out(rows: Tensor, share: float) -> Tensor:

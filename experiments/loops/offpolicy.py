@@ -56,9 +56,9 @@ def steps(run: Run, s: Session, config: Any, first: Callable[[], Any] = never) -
         yield
 
 
-def learn(run: Run, s: Session, config: Any) -> None:
-    """Take the updates that are owed; those that a stop leaves stay owed in the checkpoint."""
-    on_host = run.options.device == "cpu"
+def learn(run: Run, s: Session, config: Any, finite: Callable[..., None] | None = None) -> None:
+    """Take the updates that are owed, also after a stop; `finite` judges each, else the run."""
+    check = finite or (lambda metrics, batch: run.require_finite(metrics, s.dumped, batch))
     with run.interruptible(s.state_dict, s.stores):
         while s.debt >= 1:
             if run.stopping:
@@ -66,8 +66,8 @@ def learn(run: Run, s: Session, config: Any) -> None:
             sampled = s.source.sample(config.batch_size)
             s.metrics = s.agent.update(sampled)
             s.debt -= 1
-            if on_host:
-                run.require_finite(s.metrics, s.dumped, sampled)
+            if run.options.device == "cpu":
+                check(s.metrics, sampled)
 
 
 def train(run: Run, s: Session, config: Any) -> Evaluation:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...agents import Evaluation, evaluate
 from ...agents.acting import advance
-from ...agents.playing import EVAL_SEED, SEED_STRIDE, Stopped
+from ...agents.playing import EVAL_SEED, SEED_STRIDE
 from ...agents.seeding import stream_seed
 from ...buffers.groups import Groups
 from ...envs import make
@@ -17,6 +17,7 @@ from ..runs.run import Run
 from ..runs.stopping import Interrupted
 from .build import replay_for
 from .crew import Crew
+from .offpolicy import learn
 from .session import Session
 
 
@@ -91,7 +92,7 @@ def steps(run: Run, s: Session, crew: Crew, config: Any) -> Iterator[None]:
     obs = s.begin(run)
     crew.begin(run.step, s.env.notes)
     if run.owed:
-        learn(run, s, crew, config)
+        learn(run, s, config, crew.require_finite)
         yield
     while run.step < config.steps:
         warm = run.step < config.learning_starts
@@ -103,22 +104,8 @@ def steps(run: Run, s: Session, crew: Crew, config: Any) -> Iterator[None]:
         crew.count(s.returns.add(batch, valid), valid)
         if run.step > config.learning_starts:
             s.debt += config.utd * (run.step - max(run.previous, config.learning_starts))
-            learn(run, s, crew, config)
+            learn(run, s, config, crew.require_finite)
         yield
-
-
-def learn(run: Run, s: Session, crew: Crew, config: Any) -> None:
-    """Take the updates that are owed; those that a stop leaves stay owed in the checkpoint."""
-    on_host = run.options.device == "cpu"
-    with run.interruptible(s.state_dict, s.stores):
-        while s.debt >= 1:
-            if run.stopping:
-                raise Stopped("updates were told to stop")
-            sampled = s.source.sample(config.batch_size)
-            s.metrics = s.agent.update(sampled)
-            s.debt -= 1
-            if on_host:
-                crew.require_finite(s.metrics, sampled)
 
 
 def train(run: Run, s: Session, crew: Crew, config: Any) -> Evaluation:

@@ -12,7 +12,6 @@ from ...agents.seeding import stream_seed
 from ...buffers import ReplayBuffer, Source
 from ...buffers.source import leaves, load_state, state_of
 from ...envs import BatchEnv
-from ..runs.resources import check_compiler
 from ..runs.run import Run
 from .build import context_values, replay_for, worlds_for
 from .sources import compose, open_datasets, parse_data, require_same
@@ -28,8 +27,6 @@ def build(
 ) -> "Session":
     """Return everything that a run changes, from a configuration or from finished parts."""
     c = config
-    if c.compile:
-        check_compiler(c.run.device)
     env, judge = worlds_for(c, env, judge)
     buffer = replay_for(c, env)
     more = {"device": c.run.device, "seed": c.seed, "compile": c.compile, "bfloat16": c.bfloat16}

@@ -15,22 +15,6 @@ def check_device(name: str) -> None:
         raise ValueError(f"device {name!r} is not there; torch sees {', '.join(there)}")
 
 
-def check_compiler(device: str) -> None:
-    """Raise ValueError unless what `--compile` needs on a CPU is there: a C++ compiler."""
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-
-    if torch.device(device).type != "cpu":
-        return
-    try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler:
-        raise ValueError(
-            "compile=True, and torch.compile finds no C++ compiler: install g++ (or name one in "
-            "CXX), or give --no-compile, which is slower and otherwise the same"
-        ) from None
-
-
 def use_threads(threads: int | None) -> int:
     """Set torch's threads and return the number for the physics; one place for both.
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,9 +19,10 @@ from tiny import BY_LOOP, LOOPS, METHODS, config, finished, judging_worlds, modu
 
 from reverie.agents import SACConfig, collect, evaluate
 from reverie.agents.playing import EVAL_SEED
+from reverie.agents.training import compiler
 from reverie.envs import make
-from reverie.experiments import cli, load_policy, load_run, sac
-from reverie.experiments.runs import checkpoint, resources
+from reverie.experiments import cli, load_policy, load_run, population, sac
+from reverie.experiments.runs import checkpoint
 from reverie.experiments.runs.codec import decode, encode
 from reverie.experiments.runs.config import from_dict, to_dict
 from reverie.experiments.runs.stopping import INTERRUPTED
@@ -122,14 +124,19 @@ def test_a_compiled_run_continues_bit_for_bit(tmp_path):
     same_run(whole, tmp_path / "parts")
 
 
-def test_compiling_without_a_compiler_is_refused(tmp_path, monkeypatch):
+def test_compiling_without_a_compiler_is_refused_through_every_door(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
-    with pytest.raises(
-        ValueError, match=r"no C\+\+ compiler: install g\+\+ .* or give --no-compile"
-    ):
-        sac.main(config("sac", tmp_path, "a", compile=True))
-    assert not (tmp_path / "a").exists()
-    resources.check_compiler("cuda")  # compiles by other means
+    told = r"no C\+\+ compiler: install g\+\+ .*, or give --no-compile"
+    for name in ("sac", "td3", "synther", "ncap-td3"):
+        with pytest.raises(ValueError, match=told):
+            module_of(name).main(config(name, tmp_path, "a", compile=True))
+    group = population.of_seeds("sac", config("sac", tmp_path, "a", compile=True), (0, 1))
+    with pytest.raises(ValueError, match=told):
+        population.main(group)
+    assert not list(tmp_path.iterdir())
+    assert cli.main(["bench", "learner", "--compile", "--seconds", "0.01"]) == 2
+    assert re.search(told, capsys.readouterr().err)
+    assert compiler(True, "cuda") is torch.compile  # compiles by other means
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "no manifest", "no shard"])
