@@ -67,6 +67,7 @@ SHORT = {
         *("--select-episodes", "2", "--learning-starts", "20", *QUIET),
     ],
     "mbtl": ["--steps", "5", *QUIET],
+    "quality": ["--rows", "100"],
     "mine.ddpg": OFF_POLICY,
     "mine.augmented": OFF_POLICY,
     "mine.robust": [x for x in OFFLINE if x not in ("--hidden", "16")],
@@ -134,7 +135,7 @@ def test_commands_run(page, i, text, here):
         argv = words[1:]
         if argv[0] == "--method":
             argv += ["--steps", "60"] if "--resume" in argv else SHORT[argv[1]]
-        if argv[0] in cli.METHODS:
+        if argv[0] in SHORT:
             argv += ["--steps", "60"] if "--resume" in argv else SHORT[argv[0]]
         assert cli.main(argv) == 0, line
 
@@ -170,6 +171,7 @@ def test_the_parts_that_pages_build_are_what_the_suite_takes(here):
     assert isinstance(noisy.Noisy(buffer, 0.1, 0), Source)
 
 
+@pytest.mark.slow
 def test_an_agent_of_a_page_is_compared_with_ours(here):
     """Each arm's CSV has the evaluations that its run wrote down, and the table has both arms."""
     write_files(ROOT / "docs" / "guides" / "own_agent.md", here)

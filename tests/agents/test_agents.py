@@ -300,7 +300,10 @@ def compare_compiled(make):
     torch.testing.assert_close(*actions, rtol=0, atol=5e-3)
 
 
-@every_agent
+@pytest.mark.parametrize("make", [
+    pytest.param(m, id=n, marks=[] if n in ("sac", "td3", "crossq") else [pytest.mark.slow])
+    for n, m in AGENTS
+])  # fmt: skip
 def test_objectives_trace_as_one_graph(make, monkeypatch):
     whole = functools.partial(torch.compile, backend="eager", fullgraph=True)
     monkeypatch.setattr(torch, "compile", whole)

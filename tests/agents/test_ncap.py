@@ -282,15 +282,19 @@ def test_untrained_from_the_straight_pose():
     assert abs(rewards[:100].sum() - 59.7) < 3 and abs(rewards[:300].sum() - 217.7) < 3
 
 
-@pytest.mark.parametrize(("links", "expected", "off"), [(6, 798, 12), (4, 342, 20), (8, 903, 20)])
+@pytest.mark.parametrize(("links", "expected", "off"), [(6, 798, 12),
+    pytest.param(4, 342, 20, marks=pytest.mark.slow),
+    pytest.param(8, 903, 20, marks=pytest.mark.slow)])  # fmt: skip
 def test_untrained_from_random_starts(links, expected, off):
     assert abs(swim(links=links).sum(0).mean() - expected) < off
 
 
+@pytest.mark.slow
 def test_untrained_with_noise():
     assert abs(swim(noise=0.1).sum(0).mean() - 783) < 15
 
 
+@pytest.mark.slow
 def test_lesions():
     whole = swim(worlds=4).sum(0).mean()
     deaf = swim(worlds=4, config=CircuitConfig(proprioception=False)).sum(0).mean()

@@ -214,7 +214,10 @@ def test_a_state_that_loses_something_is_caught(part, monkeypatch):
     assert row.verdict == FAULT, row
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [
+    pytest.param(t, marks=[pytest.mark.slow] if "Humanoid" in t or "Ant" in t else [])
+    for t in TASKS
+])  # fmt: skip
 def test_our_tasks_pass(task):
     rows = check_env(f"reverie/{task}", steps=120)
     assert all(row.verdict == "ok" for row in rows), rows

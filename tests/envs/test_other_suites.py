@@ -15,7 +15,9 @@ IDS = [
 ]
 
 
-@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.parametrize(
+    "env_id", [*IDS[2:], *(pytest.param(i, marks=pytest.mark.slow) for i in IDS[:2])]
+)
 def test_they_are_fit_to_learn_from(env_id):
     rows = check_env(env_id, steps=60)
     assert not [r for r in rows if r.verdict == FAULT], rows

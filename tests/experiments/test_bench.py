@@ -188,6 +188,7 @@ def test_learner_bench_says_what_compiling_brings(monkeypatch):
     assert learner.EAGER not in [p.name for p in learner._peers(BenchOptions("learner", **TINY))]
 
 
+@pytest.mark.slow
 def test_population_learner_bench_reports(monkeypatch):
     """A turn of K members counts K updates; what one learner and processes do is for all K."""
     assert population_learner.population(3, 8, 4, rows=16)() == 3

@@ -172,7 +172,8 @@ def test_a_source_of_ones_own_is_a_memory_and_resumes(tmp_path, monkeypatch):
     assert last["bytes"] == 2 * 4 * ((17 + 6) + (6 * 24 + 6) + 2 * 17)
 
 
-@pytest.mark.parametrize("penalty", ["ewc", "si", "agem"])
+@pytest.mark.parametrize("penalty", [pytest.param("ewc", marks=pytest.mark.slow),
+    pytest.param("si", marks=pytest.mark.slow), "agem"])  # fmt: skip
 def test_regularised_controls_run(penalty, tmp_path):
     agent = dataclasses.replace(
         config("oer", tmp_path, "x").agent, dbc=False, penalty=penalty, penalty_weight=10.0

@@ -35,7 +35,7 @@ def member(out, seed, method="sac"):
     return out / f"{method}-Reacher-v5-s{seed}"
 
 
-@pytest.mark.parametrize("method", ["sac", "td3"])
+@pytest.mark.parametrize("method", ["sac", pytest.param("td3", marks=pytest.mark.slow)])
 def test_each_member_is_the_run_of_its_seed(method, tmp_path):
     """Worlds, warm-up, draws and noise are its own: rows differ by rounding, grown over a run."""
     train(tmp_path / "group", method=method)
@@ -87,7 +87,8 @@ def kill_at(monkeypatch, ticks):
     return lambda: monkeypatch.setattr(Run, "tick", tick)
 
 
-@pytest.mark.parametrize("ticks", [7, 25, 55, 100])
+@pytest.mark.parametrize("ticks", [pytest.param(7, marks=pytest.mark.slow), 55,
+    *(pytest.param(t, marks=pytest.mark.slow) for t in (25, 100))])  # fmt: skip
 def test_a_killed_population_goes_on_to_the_same_bytes(ticks, tmp_path, monkeypatch):
     """Before the first checkpoint (step 60 is tick 20), in the warm-up, between two, at the end."""
     whole = train(tmp_path / "whole")

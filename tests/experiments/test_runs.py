@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import BY_LOOP, LOOPS, METHODS, config, finished, judging_worlds, module_of
+from tiny import LOOPS, METHODS, config, finished, judging_worlds, module_of
 
 from reverie.agents import SACConfig, collect, evaluate
 from reverie.agents.playing import EVAL_SEED
@@ -81,7 +81,9 @@ def test_the_policy_of_a_run_is_the_one_that_was_judged(name):
     assert np.array_equal(again.returns, expected)
 
 
-@pytest.mark.parametrize("name", BY_LOOP)
+@pytest.mark.parametrize("name", [
+    pytest.param(m, marks=[] if m in ("sac", "oer") else [pytest.mark.slow]) for m in METHODS
+])  # fmt: skip
 def test_the_same_seed_gives_the_same_run_and_another_does_not(name, tmp_path):
     module, a = module_of(name), finished(name)[1].path
     torch.rand(3), np.random.rand(3)  # the global generators are nobody's business
@@ -332,9 +334,8 @@ def test_a_wrong_command_is_told(argv, text, capsys, tmp_path, monkeypatch):
     assert text in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow  # real processes that are stopped: tests/faults/test_stops.py
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path):
     whole = [*QUICK, "--out", str(tmp_path), "--steps", "2000"]
     command = [sys.executable, "-m", "reverie", "sac", *whole, "--name", "cut"]

@@ -183,7 +183,7 @@ def test_a_second_process_is_refused_by_name_and_a_killed_one_lets_go(method, tm
     assert in_use(path) is None and (path / "lock").read_bytes() == b""
 
 
-@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("again", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_of_two_that_start_at_the_same_instant_one_gets_in(again, tmp_path):
     for i in range(12):
         place = tmp_path / str(i)

@@ -120,7 +120,7 @@ FULL_FROM = ["begin", "checkpoint", "too large"]
 def _cases():
     for method in METHODS:
         for since in FULL_FROM:
-            fast = method == "sac" or (since == "checkpoint" and method in ("td3bc", "ppo", "ncap"))
+            fast = method == "sac"
             yield pytest.param(method, since, marks=[] if fast else [pytest.mark.slow])
 
 
@@ -296,8 +296,15 @@ def refused_run(method, out, writer, how, monkeypatch):
         return module_of(method).main(options(method, out, 300)).path
 
 
-@pytest.mark.parametrize("how", ["none", "short", "stuck", "sync"])
-@pytest.mark.parametrize("writer", WRITERS)
+def _refusals():
+    """Every writer is refused its write; the other ways are left to the slow tests, but of two."""
+    for writer in WRITERS:
+        for how in ("none", "short", "stuck", "sync"):
+            fast = how == "none" or writer in ("metrics.jsonl", "everything")
+            yield pytest.param(writer, how, marks=[] if fast else [pytest.mark.slow])
+
+
+@pytest.mark.parametrize(("writer", "how"), list(_refusals()))
 def test_a_writer_that_is_refused_costs_one_line(
     writer, how, tmp_path, monkeypatch, caplog, capsys
 ):

@@ -12,7 +12,7 @@ import traceback
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import BY_LOOP, METHODS, config, module_of
+from tiny import METHODS, config, module_of
 
 from reverie.experiments import cli, load_run, sac, td3
 from reverie.experiments.runs import checkpoint
@@ -37,6 +37,11 @@ def fork(work):
 
 def finish(pid):
     return os.waitpid(pid, 0)[1]
+
+
+two = pytest.mark.parametrize("method", [  # of a loop with a buffer, and one with fits and tasks
+    pytest.param(m, marks=[] if m in ("sac", "oer") else [pytest.mark.slow]) for m in METHODS
+])  # fmt: skip
 
 
 def contents(path):
@@ -80,7 +85,7 @@ def kill_and_resume(method, kills, seed, whole, out):
     return survived
 
 
-@pytest.mark.parametrize("method", BY_LOOP)
+@two
 def test_three_kills_at_random_instants(method, whole, tmp_path):
     assert kill_and_resume(method, 3, f"fast {method}", whole, tmp_path) >= 1
 
@@ -97,7 +102,7 @@ def test_fifty_kills_at_random_instants(method, whole, tmp_path):
     assert survived >= 25
 
 
-@pytest.mark.parametrize("method", BY_LOOP)
+@two
 def test_a_kill_in_the_middle_of_a_save(method, whole, tmp_path):
     """Die after the tensors are written and before the rename."""
     module = module_of(method)
@@ -119,7 +124,7 @@ def test_a_kill_in_the_middle_of_a_save(method, whole, tmp_path):
     assert contents(tmp_path / "run") == whole(method)[0]
 
 
-@pytest.mark.parametrize("method", BY_LOOP)
+@two
 def test_a_full_disk_keeps_training_and_the_old_checkpoint(method, whole, tmp_path):
     module = module_of(method)
     count = tmp_path / "count"

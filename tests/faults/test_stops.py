@@ -116,16 +116,20 @@ CHAINS = [  # of every loop
     ("td3bc", EVAL, SHORT),
     (
         "oer",
+        [("rollout of mu", 9), ("selection", 2), ("evaluation", 130), ("fit", 30)],
+        ENDS,
+    ),
+    ("ppo", [("rollout", 1), ("rollout", 27), ("learning", 1), ("learning", 7), *EVAL], SHORT),
+    ("ncap", [("evaluation", 7), ("generation", 1), ("generation", 14), *EVAL], SHORT),
+]  # fmt: skip
+SLOW_CHAINS = [  # what a loop does beside
+    (
+        "oer",
         [("fit", 1), ("fit", 13), ("rollout of mu", 9), ("selection", 1), ("selection", 2),
          ("selection", 45), ("evaluation", 3), ("evaluation", 130), ("fit", 30),
          ("selection", 30), ("evaluation", 60)],
         ENDS,
     ),
-    ("ppo", [("rollout", 1), ("rollout", 27), ("learning", 1), ("learning", 7), *EVAL], SHORT),
-    ("ncap", [("evaluation", 7), ("generation", 1), ("generation", 14), *EVAL], SHORT),
-    ("ncap-es", [("generation", 1), ("generation", 14), *EVAL], SHORT),
-]  # fmt: skip
-SLOW_CHAINS = [  # what a loop does beside
     (
         "oer",
         [("distillation", 1), ("distillation", 13), ("fit", 4), ("selection", 40),
@@ -139,6 +143,7 @@ SLOW_CHAINS = [  # what a loop does beside
     ),
     ("oer-synther", [("diffusion", 1), ("diffusion", 40), ("evaluation", 60), ("diffusion", 69)],
      ENDS),
+    ("ncap-es", [("generation", 1), ("generation", 14), *EVAL], SHORT),
     ("ncap-ars", [("generation", 1), ("generation", 14), *EVAL], SHORT),
 ]  # fmt: skip
 
@@ -149,7 +154,7 @@ def chains():
             yield pytest.param(method, stops, changes, id=f"{method}-{stops[0][0]}", marks=marks)
 
 
-@pytest.mark.parametrize(("method", "stops", "changes"), chains())
+@pytest.mark.parametrize(("method", "stops", "changes"), list(chains()))
 def test_a_run_stopped_in_every_place_ends_as_one_that_nobody_stopped(
     method, stops, changes, tmp_path
 ):

@@ -18,7 +18,8 @@ def train(config, out, seed, script=sac):
     return script.main(dataclasses.replace(config, seed=seed, run=run))
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2))])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
 def test_sac_learns_the_double_pendulum_in_5000_steps(seed, tmp_path):
     result = train(sac.PRESETS["quick"], tmp_path, seed)
     start = load_run(result.path).frame()["return"][0]
@@ -82,6 +83,7 @@ def test_a_populations_returns_are_not_told_from_those_of_runs_alone(tmp_path):
     assert stats.mannwhitneyu(together, alone).pvalue > 0.01, (together, alone)
 
 
+@pytest.mark.slow
 def test_a_controller_trained_in_dreams_beats_the_actions_that_they_are_made_of(tmp_path):
     """A pilot, seed 100: held uniform actions return 16.2 of 150, the deployed controller 50.7.
 
