@@ -40,13 +40,16 @@ class DiffusionConfig:
     reward: Literal["rule", "modelled", "raw"] = "rule"
     """rule: computed by the task from the row where it can, modelled where not; modelled: a column;
     raw: a column that is not normalised, as published on DMC"""
-    sampler: Literal["dpm", "sde", "heun"] = "dpm"
+    sampler: Literal["dpm", "sde", "heun"] = "sde"
     """dpm: DPM-Solver++ 2M, a network call for each level; sde: the same with noise at each level;
     heun: the published stochastic one"""
     levels: int = 16
     """noise levels of the sampler; heun takes 2 * levels - 1 network calls (as published: 128)"""
     sigma_max: float = 10.0
     """noise that sampling begins with, in standard deviations (as published: 80)"""
+    sigma_min: float = 0.2
+    """the last noise, which one network call takes away: what is finer is averaged (as published:
+    0.002, nothing)"""
     bounds: ClassVar[Bounds] = {
         "width": (1, 16_384),
         "depth": (0, 1000),
@@ -59,11 +62,17 @@ class DiffusionConfig:
         "patience": (0, 10**9),
         "levels": (2, 10_000),
         "sigma_max": (0.1, 1e4),
+        "sigma_min": (1e-6, 1e4),
     }
 
     def check(self) -> None:
         """Raise ValueError for a setting that is out of its bounds or none of its choices."""
         within(self, **self.bounds)
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(
+                f"DiffusionConfig: sigma_min={self.sigma_min} must be below sigma_max, got "
+                f"{self.sigma_max}"
+            )
         for one in fields(self):
             value, choices = getattr(self, one.name), get_args(one.type)
             if get_origin(one.type) is Literal and value not in choices:
@@ -86,4 +95,5 @@ FAITHFUL = DiffusionConfig(
     sampler="heun",
     levels=128,
     sigma_max=80.0,
+    sigma_min=0.002,
 )

@@ -232,8 +232,8 @@ class Diffusion:
     def _features(self, n: int, batch: int, stop: Callable[[], bool]) -> Iterator[Tensor]:
         c, sample = self.config, SAMPLERS[self.config.sampler]
         for at in range(0, n, batch):
-            shape = (min(batch, n - at), self.codec.dim)
-            yield sample(self.average, shape, self.generator, c.levels, c.sigma_max, stop)
+            shape, ends = (min(batch, n - at), self.codec.dim), (c.sigma_max, c.sigma_min)
+            yield sample(self.average, shape, self.generator, c.levels, *ends, stop)
 
     @torch.no_grad()
     def loss_by_level(self, rows: Tensor, seed: int = 0) -> dict[float, float]:

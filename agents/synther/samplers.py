@@ -20,6 +20,7 @@ def heun(
     generator: torch.Generator,
     levels: int = 128,
     sigma_max: float = 80.0,
+    sigma_min: float = 0.002,
     stop: Callable[[], bool] = never,
 ) -> Tensor:
     """Return samples [B, d] by the stochastic second-order sampler (Karras et al., algorithm 2).
@@ -27,7 +28,7 @@ def heun(
     It takes 2 * levels - 1 network calls; the constants are those of conglu1997/SynthER.
     """
     device = generator.device
-    sigmas = grid(levels, high=sigma_max)
+    sigmas = grid(levels, sigma_min, sigma_max)
     gammas = churn(sigmas)
     x = sigmas[0].to(device) * torch.randn(shape, generator=generator, device=device)
     for now, then, gamma in zip(
@@ -52,6 +53,7 @@ def dpm(
     generator: torch.Generator,
     levels: int = 16,
     sigma_max: float = 10.0,
+    sigma_min: float = 0.002,
     stop: Callable[[], bool] = never,
     algorithm: Literal["dpmsolver++", "sde-dpmsolver++"] = "dpmsolver++",
 ) -> Tensor:
@@ -61,7 +63,7 @@ def dpm(
     )
 
     scheduler = EDMDPMSolverMultistepScheduler(
-        sigma_min=0.002, sigma_max=sigma_max, sigma_data=1.0, rho=7.0, solver_order=2,
+        sigma_min=sigma_min, sigma_max=sigma_max, sigma_data=1.0, rho=7.0, solver_order=2,
         algorithm_type=algorithm,
     )  # fmt: skip
     scheduler.set_timesteps(levels)  # it counts its steps: a scheduler is good for one batch
@@ -78,15 +80,16 @@ def sde(
     network: Network,
     shape: tuple[int, int],
     generator: torch.Generator,
-    levels: int = 20,
+    levels: int = 16,
     sigma_max: float = 10.0,
+    sigma_min: float = 0.002,
     stop: Callable[[], bool] = never,
 ) -> Tensor:
     """Return samples [B, d] by SDE-DPM-Solver++ 2M, which draws noise anew at each level.
 
     As the published sampler's, that noise makes up for errors of the network at levels before.
     """
-    return dpm(network, shape, generator, levels, sigma_max, stop, "sde-dpmsolver++")
+    return dpm(network, shape, generator, levels, sigma_max, sigma_min, stop, "sde-dpmsolver++")
 
 
 def _look(stop: Callable[[], bool]) -> None:

@@ -10,7 +10,7 @@ from ...agents.synther.diffusion import Diffusion
 from ...buffers import Layout
 from .report import OURS, BenchOptions, Peer, Report, Row, interleave, torch_threads, version
 
-OFFICIAL, LONGER, NOISY = "published Heun", "2M, 32 calls", "SDE 2M, 20 calls"
+OFFICIAL, LONGER, PLAIN = "published Heun", "2M, 32 calls", "2M, 16 calls"
 LAYOUT = Layout(17, 6)  # HalfCheetah's
 
 
@@ -18,9 +18,13 @@ def run(options: BenchOptions, widths: tuple[int, ...] = (128, 256), batch: int 
     """Measure whole batches of rows, statistics and decoding included, at each width."""
     same = f"{options.threads} threads, batches of {batch:,} rows"
     peers = (
-        Peer(OURS, version("reverie"), f"{same}, DPM-Solver++ 2M, 16 network calls from 10"),
+        Peer(
+            OURS,
+            version("reverie"),
+            f"{same}, SDE-DPM-Solver++ 2M, 16 calls, noise 10 to 0.2",
+        ),
         Peer(LONGER, version("diffusers"), f"{same}, DPM-Solver++ 2M, 32 network calls from 80"),
-        Peer(NOISY, version("diffusers"), f"{same}, SDE-DPM-Solver++ 2M, 20 network calls from 10"),
+        Peer(PLAIN, version("diffusers"), f"{same}, DPM-Solver++ 2M, 16 network calls from 10"),
         Peer(OFFICIAL, version("reverie"), f"{same}, stochastic Heun, 255 network calls from 80"),
     )
     report = Report("diffusion", "rows/s", peers)
@@ -36,9 +40,9 @@ def contestants(width: int, batch: int) -> dict[str, Callable[[], int]]:
     ours = DiffusionConfig(width=width)
     settings = {
         OURS: ours,
-        LONGER: replace(ours, levels=32, sigma_max=80.0),
-        NOISY: replace(ours, sampler="sde", levels=20),
-        OFFICIAL: replace(ours, sampler="heun", levels=128, sigma_max=80.0),
+        LONGER: replace(ours, sampler="dpm", levels=32, sigma_max=80.0, sigma_min=0.002),
+        PLAIN: replace(ours, sampler="dpm", sigma_min=0.002),
+        OFFICIAL: replace(ours, sampler="heun", levels=128, sigma_max=80.0, sigma_min=0.002),
     }
     models = {name: Diffusion(LAYOUT, config) for name, config in settings.items()}
     draws = torch.Generator().manual_seed(0)

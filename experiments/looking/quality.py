@@ -55,6 +55,8 @@ class QualityOptions:
     """with --sample, its noise levels"""
     sigma_max: float | None = None
     """with --sample, the noise that it begins with"""
+    sigma_min: float | None = None
+    """with --sample, the last noise"""
     rows: int = 10_000
     """rows to measure, of the generated ones and of the unseen real ones"""
     env: str | None = None
@@ -79,7 +81,8 @@ def main(args: Sequence[str]) -> int:
         )
     if o.png is not None and o.png.suffix not in PICTURES:
         raise ValueError(f"--png {o.png}: end it with one of {', '.join(PICTURES)}")
-    sampler = {k: v for k in ("sampler", "levels", "sigma_max") if (v := getattr(o, k)) is not None}
+    names_of = ("sampler", "levels", "sigma_max", "sigma_min")
+    sampler = {k: v for k in names_of if (v := getattr(o, k)) is not None}
     if sampler and not o.sample:
         raise ValueError(f"--{next(iter(sampler)).replace('_', '-')} goes with --sample")
     use_threads(o.threads)

@@ -29,14 +29,18 @@ from ..runs.stamp import hardware
 from .quality import features, nearest, quality
 
 OFFICIAL = "Heun, 255 calls from 80"
-SAMPLERS: dict[str, dict[str, Any]] = {
-    OFFICIAL: {"sampler": "heun", "levels": 128, "sigma_max": 80.0},
-    "2M, 16 calls from 10": {"levels": 16, "sigma_max": 10.0},
-    "2M, 32 calls from 10": {"levels": 32, "sigma_max": 10.0},
-    "2M, 32 calls from 80": {"levels": 32, "sigma_max": 80.0},
-    "SDE 2M, 20 calls from 10": {"sampler": "sde", "levels": 20, "sigma_max": 10.0},
-    "SDE 2M, 32 calls from 10": {"sampler": "sde", "levels": 32, "sigma_max": 10.0},
-    "Heun, 63 calls from 80": {"sampler": "heun", "levels": 32, "sigma_max": 80.0},
+SAMPLERS: dict[str, dict[str, Any]] = {  # and their network calls, first and last noise
+    name: {"sampler": sampler, "levels": levels, "sigma_max": high, "sigma_min": low}
+    for name, sampler, levels, high, low in (
+        (OFFICIAL, "heun", 128, 80.0, 0.002),
+        ("SDE 2M, 16 calls, 10 to .2", "sde", 16, 10.0, 0.2),
+        ("SDE 2M, 16 calls from 10", "sde", 16, 10.0, 0.002),
+        ("SDE 2M, 32 calls from 10", "sde", 32, 10.0, 0.002),
+        ("2M, 16 calls, 10 to .2", "dpm", 16, 10.0, 0.2),
+        ("2M, 16 calls from 10", "dpm", 16, 10.0, 0.002),
+        ("2M, 32 calls from 80", "dpm", 32, 80.0, 0.002),
+        ("Heun, 63 calls from 80", "heun", 32, 80.0, 0.002),
+    )
 }
 DATA = {
     "HalfCheetah-v5": ("random", "zoo:halfcheetah-medium", "zoo:halfcheetah-good"),

@@ -1,12 +1,14 @@
 """`reverie check-env` passes sound environments and catches each kind of broken one."""
 
+from types import SimpleNamespace
+
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from reverie.envs import check
+from reverie.envs import check, make
 from reverie.envs.check import FAULT, LOST, check_env
 from reverie.envs.tasks import TASKS
 from reverie.experiments import cli
@@ -233,3 +235,22 @@ def test_the_command_prints_a_table_and_fails_on_a_fault(capsys):
     assert cli.main(["check-env", "BrokenWalk6-v0", "--steps", "100"]) == 1
     assert "ignores its seed" in capsys.readouterr().out
     assert cli.main(["check-env", "NoSuch-v0"]) == 1
+
+
+def test_a_busy_machine_does_not_make_an_environment_endless(monkeypatch):
+    """Episodes of 90 steps of a second each, of which a thousandth is its own time, then a half."""
+    now = [0.0]
+    env = make("reverie/Reacher-v5", 1, max_episode_steps=90)
+    step = env.step
+
+    def slowly(action):
+        now[0] += 1.0
+        return step(action)
+
+    monkeypatch.setattr(env, "step", slowly)
+    clock = SimpleNamespace(monotonic=lambda: now[0], process_time=lambda: now[0] / 1000)
+    monkeypatch.setattr(check, "time", clock)
+    assert check.without_end(env, 1000, seconds=10) is None  # 90 s, .09 of them its own
+    assert check.without_end(env, 1000, seconds=5) == 51  # 51 s are too many
+    clock.process_time = lambda: now[0] / 2
+    assert check.without_end(env, 1000, seconds=10) == 21

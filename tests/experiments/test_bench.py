@@ -129,7 +129,7 @@ def test_dream_bench_reports_and_counts_steps():
     assert {name: step() for name, step in who.items()} == steps
 
 
-CALLS = {OURS: 16, diffusion.LONGER: 32, diffusion.NOISY: 20, diffusion.OFFICIAL: 255}
+CALLS = {OURS: 16, diffusion.LONGER: 32, diffusion.PLAIN: 16, diffusion.OFFICIAL: 255}
 
 
 def test_diffusion_bench_reports_and_counts_calls():

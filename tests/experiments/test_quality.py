@@ -236,7 +236,8 @@ def test_each_sampler_of_a_study_draws_by_its_own_settings_from_one_fit(study):
         assert torch.equal(rows, samplers.drawn(f, sampler, 7, 3)[0]) and rate > 0
         assert not torch.equal(rows, samplers.drawn(f, sampler, 7, 4)[0])
         made[name] = rows
-    one = Diffusion(f.model.layout, replace(TINY, sampler="heun", levels=128, sigma_max=80.0),
+    one = Diffusion(f.model.layout, replace(TINY, sampler="heun", levels=128, sigma_max=80.0,
+        sigma_min=0.002),
                     rules=f.rules)  # fmt: skip
     one.load_state_dict(f.model.state_dict())
     one.generator.manual_seed(3)

@@ -83,6 +83,20 @@ def test_samples_of_an_exact_denoiser_are_those_of_its_data(
     assert float(x[:, 8].mean()) == pytest.approx(RARE, abs=0.005)
 
 
+@pytest.mark.parametrize("sampler", [heun, dpm, sde])
+def test_sampling_begins_and_ends_where_it_is_told(sampler):
+    levels = []
+
+    def network(x, c_noise):
+        levels.append(float((4 * c_noise).exp()))
+        return torch.zeros_like(x)
+
+    x = sampler(network, (4, 2), torch.Generator().manual_seed(0), 16, 10.0, 0.2)
+    assert min(levels) == pytest.approx(0.2, rel=1e-5)
+    raised = 1.0 if sampler is not heun else 2**0.5  # its first step is from a raised level
+    assert levels[0] == pytest.approx(10 * raised, rel=1e-5) and bool(x.isfinite().all())
+
+
 def nothing(x, c_noise):
     return torch.zeros_like(x)
 
