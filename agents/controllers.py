@@ -49,6 +49,10 @@ class ControllerPolicy:
         self.controller, self.parameters = controller, parameters
         self._bound = controller.bind(parameters)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Send the parameters alone: what they are bound to may hold them several times."""
+        return ControllerPolicy, (self.controller, self.parameters)
+
     def initial_state(self, n: int) -> State:
         """Return (): the clock is in the observation."""
         return ()

@@ -153,5 +153,6 @@ def load_land(c: Any, state: Mapping[str, Any]) -> tuple[Policy, int]:
         return policy_of(c, [found], obs_dim, act_dim), obs_dim
     model = build_model(obs_dim, act_dim, c.model)
     model.load_state_dict(state["model"])
+    model.requires_grad_(False)  # it is played, no longer fit
     width = obs_dim + int(model.initial_state(1)[0].shape[1])
     return Featured(policy_of(c, [found], width, act_dim), model), obs_dim
