@@ -10,16 +10,17 @@ def cloning_loss(action: Tensor, data: Tensor) -> Tensor:
     return (action - data).square().mean((-2, -1))
 
 
-def td3_bc_loss(q: Tensor, action: Tensor, data: Tensor, alpha: float) -> Tensor:
+def td3_bc_loss(q: Tensor, action: Tensor, data: Tensor, alpha: float | Tensor) -> Tensor:
     """Return -lambda mean Q + cloning, lambda = alpha / mean |Q| without gradient.
 
     TD3+BC, Fujimoto & Gu 2021 (arXiv:2106.06860), eq. 3 and 5. ReBRAC's actor loss
-    (arXiv:2305.09836, eq. 5) is this one times beta_1 A for alpha = 1 / (beta_1 A).
+    (arXiv:2305.09836, eq. 5) is this one times beta_1 A for alpha = 1 / (beta_1 A). `alpha` may be
+    [K], of the members of a population.
     """
     return -alpha * q.mean(-1) / q.detach().abs().mean(-1) + cloning_loss(action, data)
 
 
-def advantage_weights(advantage: Tensor, temperature: float) -> Tensor:
+def advantage_weights(advantage: Tensor, temperature: float | Tensor) -> Tensor:
     """Return exp(beta A), at most 100 as in the authors' code (IQL, eq. 7)."""
     return (temperature * advantage).exp().clamp(max=100.0)
 

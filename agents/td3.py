@@ -59,7 +59,7 @@ class TD3Config:
     }
 
 
-MAY_DIFFER = ("gamma", "tau", "lr")  # between the members of a population
+MAY_DIFFER = ("gamma", "tau", "lr", "bc_alpha")  # between the members of a population
 
 
 class Noise(NamedTuple):
@@ -119,6 +119,10 @@ class TD3:
         self._tau: Any = taus if isinstance(taus[0], Tensor) else c.tau
         self.updates = 0
         self.actor_loss = torch.zeros(self.lead, device=self.device)  # of its last step
+        self._bc_alpha = bc_alpha = spread(c.bc_alpha, [self.actor_loss])  # a number, or [K]
+        self._clones = isinstance(bc_alpha, Tensor) or bc_alpha > 0
+        if isinstance(bc_alpha, Tensor) and not bool(bc_alpha.all()):
+            raise ValueError("bc_alpha=0 is another loss, of plain TD3: give it to all or to none")
         self.regulariser: Callable[[], Tensor] | None = None  # added to the actor's loss
         self.actor_step: Callable[[torch.optim.Optimizer, Tensor], None] = step  # to be changed
         self._autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16)
@@ -180,8 +184,8 @@ class TD3:
             q = self.critic(batch.obs, action).min(-2).values
         else:
             q = self.critic.first(batch.obs, action)
-        if self.config.bc_alpha:
-            loss = cloning.td3_bc_loss(q, action, batch.action, self.config.bc_alpha)
+        if self._clones:
+            loss = cloning.td3_bc_loss(q, action, batch.action, self._bc_alpha)
         else:
             loss = losses.deterministic_actor_loss(q)
         return loss if self.regulariser is None else loss + self.regulariser()

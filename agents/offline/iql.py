@@ -1,6 +1,6 @@
 """Implicit Q-learning: values of the data's own actions, and cloning weighted by advantage."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from ...buffers import Transitions
 from .. import losses
-from ..api import Bounds, Metrics, State, no_memory, within
+from ..api import Bounds, Metrics, State, no_memory
 from ..cloning import advantage_weights, weighted_cloning_loss
 from ..networks import Critic, DeterministicActor, mlp, step
+from ..population import Seeds, joined, lead_of, spread
 from ..seeding import generator
 from ..training import lagging, pack, trained, unpack
 
@@ -45,18 +46,24 @@ class IQLConfig:
     }
 
 
-def expectile_loss(advantage: Tensor, expectile: float) -> Tensor:
+# Between the members of a population.
+MAY_DIFFER = ("gamma", "tau", "lr", "expectile", "temperature")
+
+
+def expectile_loss(advantage: Tensor, expectile: float | Tensor) -> Tensor:
     """Return mean |tau - 1(u < 0)| u^2, u = Q - V (IQL, Kostrikov 2021, arXiv:2110.06169 eq. 5)."""
     weight = torch.where(advantage < 0, 1 - expectile, expectile)
-    return (weight * advantage.square()).mean()
+    return (weight * advantage.square()).mean(-1)
 
 
 class Value(nn.Module):
     """A state value: MLP to one number."""
 
-    def __init__(self, obs_dim: int, hidden: tuple[int, ...]) -> None:
+    def __init__(
+        self, obs_dim: int, hidden: tuple[int, ...], members: int | None = None
+    ) -> None:
         super().__init__()
-        self.net = mlp([obs_dim, *hidden, 1])
+        self.net = mlp([obs_dim, *hidden, 1], members)
 
     def forward(self, obs: Tensor) -> Tensor:
         """Return values [B]."""
@@ -67,6 +74,7 @@ class IQL:
     """IQL (Kostrikov et al. 2021, algorithm 1); an `Agent`.
 
     Its policy is deterministic: the weighted squared error is the log density of a unit Gaussian.
+    Several seeds are a population of K (`population.py`): batches, losses, metrics are [K, ...].
     """
 
     columns: tuple[str, ...] = ()
@@ -77,37 +85,39 @@ class IQL:
         self,
         obs_dim: int,
         act_dim: int,
-        config: IQLConfig | None = None,
+        config: IQLConfig | Sequence[IQLConfig] | None = None,
         *,
         device: str | torch.device = "cpu",
-        seed: int = 0,
+        seed: Seeds = 0,
     ) -> None:
-        self.config = c = config or IQLConfig()
-        within(c, **c.bounds)
+        self.config = c = joined(config, IQLConfig(), seed, MAY_DIFFER, device)
         if str(c.critic_norm) == "batch":
             raise ValueError("critic_norm='batch' needs CrossQ's joint update, which SAC has")
-        self.device = torch.device(device)
+        self.obs_dim, self.act_dim, self.device = obs_dim, act_dim, torch.device(device)
+        self.lead = lead = lead_of(seed)
         with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator
-            self.actor = DeterministicActor(obs_dim, act_dim, c.hidden)
-            self.value = Value(obs_dim, c.hidden)
-        self.critic = Critic(obs_dim, act_dim, c.hidden, 2, c.critic_norm)
+            self.actor = DeterministicActor(obs_dim, act_dim, c.hidden, *lead)
+            self.value = Value(obs_dim, c.hidden, *lead)
+        self.critic = Critic(obs_dim, act_dim, c.hidden, 2, c.critic_norm, 0.0, *lead)
         weights = generator(seed, "weights")
         networks = {"actor": self.actor, "critic": self.critic, "value": self.value}
         parts = {k: trained(network, c.lr, weights, device) for k, network in networks.items()}
         self.optimizers = {k: optimizer for k, (_, optimizer) in parts.items()}
         self.target_critic, self._target_flat = lagging(self.critic)
         self._critic_flat = parts["critic"][0].detach()
+        self._tau = spread(c.tau, self.critic.parameters())
 
     @torch.no_grad()
     def act(self, obs: Tensor, state: State = (), *, explore: bool = False) -> tuple[Tensor, State]:
         """Return the actor's action, the same whether exploring or not."""
-        return self.actor(obs.to(self.device)), state
+        action = self.actor(obs.to(self.device).view(*self.lead, -1, self.obs_dim))
+        return action.view(-1, self.act_dim), state
 
     def update(self, batch: Transitions, **more: Transitions) -> Metrics:
         """Take one gradient step on value, critics and actor, in this order."""
         c = self.config
         with torch.no_grad():
-            best = self.target_critic(batch.obs, batch.action).min(0).values
+            best = self.target_critic(batch.obs, batch.action).min(-2).values
         advantage = best - self.value(batch.obs)
         value_loss = expectile_loss(advantage, c.expectile)
         step(self.optimizers["value"], value_loss)
@@ -120,12 +130,12 @@ class IQL:
         weight = advantage_weights(advantage.detach(), c.temperature)
         actor_loss = weighted_cloning_loss(self.actor(batch.obs), batch.action, weight)
         step(self.optimizers["actor"], actor_loss)
-        self._target_flat.lerp_(self._critic_flat, c.tau)
+        self._target_flat.lerp_(self._critic_flat, self._tau)
         return {
             "critic_loss": critic_loss.detach(),
             "value_loss": value_loss.detach(),
             "actor_loss": actor_loss.detach(),
-            "q": q.detach().mean(),
+            "q": q.detach().mean((-2, -1)),
         }
 
     def state_dict(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import torch
 from reverie.agents import SAC, TD3, SACConfig, TD3Config
 from reverie.agents.actors import deterministic_policy, gaussian_policy
 from reverie.agents.networks import draw
+from reverie.agents.offline.iql import IQL, IQLConfig
 from reverie.agents.population import at_rates, joined, member, spread
 from reverie.agents.seeding import generator
 from reverie.buffers import Transitions
@@ -38,6 +39,24 @@ CASES = {
             TD3Config(hidden=HIDDEN, lr=1e-3, tau=0.1),
             TD3Config(hidden=HIDDEN, gamma=0.9),
             TD3Config(hidden=HIDDEN, lr=1e-4),
+        ],
+    ),
+    "td3bc-own-numbers": (
+        TD3,
+        [
+            TD3Config(hidden=HIDDEN, bc_alpha=1.0, lr=1e-3),
+            TD3Config(hidden=HIDDEN, bc_alpha=2.5, tau=0.1),
+            TD3Config(hidden=HIDDEN, bc_alpha=10.0, gamma=0.9),
+        ],
+    ),
+    "iql": (IQL, IQLConfig(hidden=HIDDEN)),
+    "iql-layer": (IQL, IQLConfig(hidden=HIDDEN, critic_norm="layer")),
+    "iql-own-numbers": (
+        IQL,
+        [
+            IQLConfig(hidden=HIDDEN, lr=1e-3, expectile=0.9, temperature=1.0),
+            IQLConfig(hidden=HIDDEN, tau=0.1, gamma=0.9),
+            IQLConfig(hidden=HIDDEN, lr=1e-4, expectile=0.5, temperature=10.0),
         ],
     ),
 }
@@ -97,7 +116,7 @@ def test_ten_updates_of_a_population_are_those_of_each_member_alone(case, precis
         torch.testing.assert_close(action, torch.cat(own), **close)
 
 
-@pytest.mark.parametrize("case", ["sac-own-numbers", "droq", "td3-own-numbers"])
+@pytest.mark.parametrize("case", ["sac-own-numbers", "droq", "td3-own-numbers", "iql-own-numbers"])
 def test_a_saved_population_goes_on_with_the_same_bits(case):
     agent_class, configs = CASES[case]
     one, other = (agent_class(OBS, ACT, configs, seed=SEEDS) for _ in range(2))
@@ -113,7 +132,7 @@ def test_a_saved_population_goes_on_with_the_same_bits(case):
     assert torch.equal(one.act(obs, explore=True)[0], other.act(obs, explore=True)[0])
 
 
-@pytest.mark.parametrize("case", ["sac", "td3"])
+@pytest.mark.parametrize("case", ["sac", "td3", "td3bc", "iql"])
 def test_a_member_that_is_not_finite_leaves_the_others_as_they_are(case):
     agent_class, config = CASES[case]
     ill, well = (agent_class(OBS, ACT, config, seed=SEEDS) for _ in range(2))
@@ -128,7 +147,7 @@ def test_a_member_that_is_not_finite_leaves_the_others_as_they_are(case):
 
 
 @pytest.mark.parametrize(
-    ("case", "policy"), [("sac", gaussian_policy), ("td3", deterministic_policy)]
+    ("case", "policy"), [("sac", gaussian_policy), ("td3", deterministic_policy), ("iql", deterministic_policy)]
 )
 def test_a_members_actor_is_a_policy_of_its_own(case, policy):
     agent_class, config = CASES[case]
@@ -177,6 +196,8 @@ def test_what_members_may_not_differ_in_is_refused_by_name():
         SAC(OBS, ACT, [SACConfig(), SACConfig()], seed=(0, 1, 2))
     with pytest.raises(ValueError, match="2 configurations, and seeds 0"):
         TD3(OBS, ACT, [TD3Config(), TD3Config()])
+    with pytest.raises(ValueError, match="bc_alpha=0 is another loss"):
+        TD3(OBS, ACT, [TD3Config(), TD3Config(bc_alpha=2.5)], seed=(0, 1))
     with pytest.raises(ValueError, match="a population has actors of its own"):
         TD3(OBS, ACT, seed=(0, 1), actor=torch.nn.Linear(OBS, ACT))
     with pytest.raises(ValueError, match="gamma"):
