@@ -107,3 +107,12 @@ def at_rates(adam: torch.optim.Adam, vector: Tensor, rates: Tensor) -> None:
 def member(weights: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
     """Return member k's own copy of an actor's weights [K, ...], as a learner alone has them."""
     return {name: w.detach()[k].clone() for name, w in weights.items()}
+
+
+def policy_of(state: Mapping[str, Any], k: int) -> dict[str, Any]:
+    """Return what acts of member k in a learner's state: what its policy is loaded from."""
+    if "inner" in state:  # on z-scores, with moments [K, 1, O]
+        moments = {name: state[name][k, 0].clone() for name in ("mean", "std")}
+        return {"inner": policy_of(state["inner"], k), **moments}
+    acting = {"acting": state["acting"][k]} if "acting" in state else {}
+    return {"actor": member(state["actor"], k), **acting}

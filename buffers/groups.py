@@ -1,4 +1,4 @@
-"""One replay buffer for the worlds of many learners: each draws from its own worlds alone."""
+"""Batches for many learners at once: each draws from its own worlds, or its own source, alone."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .replay import ReplayBuffer
+from .source import Source, load_state, state_of
 from .transitions import Transitions
 
 
@@ -78,3 +79,29 @@ class Groups:
         """Continue from `state_dict`."""
         for g, kept in zip(self.generators, state["generators"], strict=True):
             g.set_state(kept)
+
+
+class Members:
+    """The sources of K learners side by side; a `Source` of [K, n] transitions.
+
+    Member k's draws are those of its own source, which may share its rows with the others.
+    """
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.sources = list(sources)
+
+    def sample(self, n: int) -> Transitions:
+        """Draw n transitions of each source, in fresh memory."""
+        batches = [s.sample(n) for s in self.sources]
+        fields = (torch.stack(x) for x in zip(*(b[:-1] for b in batches), strict=True))
+        extra = {x: torch.stack([b.extra[x] for b in batches]) for x in batches[0].extra}
+        return Transitions._make((*fields, extra))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of the sources; rows of data are their files'."""
+        return {"members": [state_of(s) for s in self.sources]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        for s, kept in zip(self.sources, state["members"], strict=True):
+            load_state(s, kept)

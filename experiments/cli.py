@@ -176,7 +176,7 @@ def _parse(module: Any, args: list[str], default: Any, name: str) -> Any:
     config_type = OmitArgPrefixes[module.Config] if flat else module.Config  # type: ignore[misc]
     extra = "\n\nAlso: --preset " + "|".join(module.PRESETS)
     extra += "; --config RUN or config.json; --resume RUN or --restart RUN; --seeds 0:5 --jobs 2; "
-    extra += "--population 0:10 (sac, td3: as one); "
+    extra += "--population 0:10 (sac, td3, iql, td3bc, rebrac: as one); "
     extra += "--max-episode-steps N, the environment's time limit (0: none)"
     about = (module.__doc__ or "") + extra
     # Tables are no options: tyro would make one of each key, beside ours of the same name.

@@ -18,7 +18,7 @@ class Method(NamedTuple):
 METHODS = {
     "sac": Method(".sac", "soft actor-critic; presets redq, droq, crossq"),
     "td3": Method(".td3", "twin delayed DDPG"),
-    "population": Method(".population", "several learners of SAC or TD3 trained as one"),
+    "population": Method(".population", "several learners of one method trained as one"),
     "ppo": Method(".ppo", "Stable-Baselines3's PPO on our worlds, resumable"),
     "ncap": Method(".ncap", "the C. elegans circuit and its controls on the N-link swimmer"),
     "bc": Method(".bc", "behaviour cloning of offline data"),

@@ -1,4 +1,4 @@
-"""Train several learners of SAC or TD3 as one: seeds, or numbers of theirs, side by side."""
+"""Train several learners of one method as one: seeds, or numbers of theirs, side by side."""
 
 import dataclasses
 import re
@@ -9,13 +9,21 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 from ..agents import SAC, TD3
+from ..agents.offline.iql import IQL
 from ..envs.errors import unknown
-from . import sac, td3
-from .loops.population import run_population
+from . import iql, rebrac, sac, td3, td3bc
+from .loops import population
+from .loops.options import OfflineOptions
 from .runs.config import RunOptions, check, from_dict, to_dict
 from .runs.result import Result
 
-LEARNERS: Mapping[str, Any] = {"sac": (sac, SAC), "td3": (td3, TD3)}
+LEARNERS: Mapping[str, Any] = {
+    "sac": (sac, SAC),
+    "td3": (td3, TD3),
+    "iql": (iql, IQL),
+    "td3bc": (td3bc, TD3),
+    "rebrac": (rebrac, TD3),
+}
 
 
 @dataclass(frozen=True)
@@ -23,11 +31,11 @@ class Config:
     """A population: runs of one method that differ in their seeds, and in numbers of theirs."""
 
     method: str = "sac"
-    """sac or td3"""
+    """sac, td3, iql, td3bc or rebrac"""
     seeds: tuple[int, ...] = (0, 1)
     """seed of each member"""
     steps: int = 1_000_000
-    """environment transitions to train each member for"""
+    """environment transitions, or gradient steps on data, to train each member for"""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """what all members have, as the method's config.json says it"""
     each: Mapping[str, Any] = field(default_factory=dict)
@@ -56,8 +64,8 @@ def of_seeds(
     if method not in LEARNERS:
         raise ValueError(f"{method!r} has no populations: give --seeds, or {', '.join(LEARNERS)}")
     settings = {k: v for k, v in to_dict(config).items() if k not in ("steps", "seed", "run")}
-    name = config.run.name or f"{method}-{config.env.split('/')[-1]}"
-    run = dataclasses.replace(config.run, name=f"{name}-p{min(seeds)}-{max(seeds)}")
+    name = config.run.name and f"{config.run.name}-p{min(seeds)}-{max(seeds)}"
+    run = dataclasses.replace(config.run, name=name)
     lists = {name: list(values) for name, values in each.items()}
     return Config(method, tuple(seeds), config.steps, settings, lists, {}, run)
 
@@ -94,13 +102,24 @@ def members(config: Config) -> list[Any]:
 def main(config: Config | None = None, *, resume: bool = False) -> Result:
     """Train a population as configured; `resume` continues the group bit for bit."""
     c = check(config or of_seeds("sac", sac.Config(), (0, 1)))
-    if c.run.name is None:
-        c = dataclasses.replace(c, run=dataclasses.replace(c.run, name=_name(c)))
-    return run_population(c.method, LEARNERS[c.method][1], members(c), c, resume)
+    every, agent_class = members(c), LEARNERS[c.method][1]
+    if not isinstance(every[0], OfflineOptions):
+        s = population.build(agent_class, every)
+        c = _named(c)
+        return population.run_online(c.method, s, members(c), c, resume)
+    data = population.build_offline(c.method, agent_class, every)
+    c = _named(c, {x: getattr(data.config, x) for x in ("env", "context", "env_options")})
+    return population.run_offline(c.method, data, members(c), c, resume)
+
+
+def _named(c: Config, known: Mapping[str, Any] = MappingProxyType({})) -> Config:
+    """Return the configuration with what is `known` of the settings, and a name."""
+    c = dataclasses.replace(c, settings={**c.settings, **known})
+    return dataclasses.replace(c, run=dataclasses.replace(c.run, name=c.run.name or _name(c)))
 
 
 def _name(c: Config) -> str:
-    env = str(c.settings.get("env", LEARNERS[c.method][0].Config().env)).split("/")[-1]
+    env = str(c.settings.get("env") or LEARNERS[c.method][0].Config().env).split("/")[-1]
     return f"{c.method}-{env}-p{min(c.seeds)}-{max(c.seeds)}"
 
 

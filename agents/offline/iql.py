@@ -59,9 +59,7 @@ def expectile_loss(advantage: Tensor, expectile: float | Tensor) -> Tensor:
 class Value(nn.Module):
     """A state value: MLP to one number."""
 
-    def __init__(
-        self, obs_dim: int, hidden: tuple[int, ...], members: int | None = None
-    ) -> None:
+    def __init__(self, obs_dim: int, hidden: tuple[int, ...], members: int | None = None) -> None:
         super().__init__()
         self.net = mlp([obs_dim, *hidden, 1], members)
 

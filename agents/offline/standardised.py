@@ -11,14 +11,18 @@ from ..api import Agent, Metrics, State
 
 
 class Standardised:
-    """An `Agent` whose inner agent sees (obs - mean) / std (TD3+BC, section 5)."""
+    """An `Agent` whose inner agent sees (obs - mean) / std (TD3+BC, section 5).
+
+    The moments are [O], or [K, 1, O] of the members of a population.
+    """
 
     def __init__(self, agent: Agent, mean: Tensor, std: Tensor) -> None:
         self.agent, self.mean, self.std = agent, mean, std
         self.columns = agent.columns
 
     def _scale(self, obs: Tensor) -> Tensor:
-        return (obs.to(self.mean.device) - self.mean) / self.std
+        lead, width = self.mean.shape[:-2], self.mean.shape[-1]
+        return (obs.to(self.mean.device).view(*lead, -1, width) - self.mean) / self.std
 
     def initial_state(self, n: int) -> State:
         """Return the inner agent's memory at the start of n episodes."""

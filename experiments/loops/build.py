@@ -13,7 +13,7 @@ from ...agents.seeding import stream_seed
 from ...buffers import Layout, ReplayBuffer
 from ...envs import BatchEnv, make
 from ...envs.check import without_end
-from ...envs.contexts import parse_contexts
+from ...envs.contexts import Contexts, parse_contexts
 from ..runs.resources import check_device, require_memory, use_threads
 
 log = logging.getLogger("reverie")
@@ -31,6 +31,20 @@ def worlds_for(
         env = make(c.env, c.num_envs, seed=c.seed * SEED_STRIDE, **kwargs)
         tell_if_endless(c.env, env, lambda: make(c.env, 1, **kwargs))
     return env, judge or make(c.env, c.run.eval_episodes, **kwargs)
+
+
+def streams_of(name: str, worlds: int, contexts: Contexts | None) -> list[int]:
+    """Return which start states each of a member's worlds follows: those of a run of it alone.
+
+    Raises ValueError where its worlds, `name` of them, are no multiple of the contexts.
+    """
+    d = 1 if contexts is None else len(contexts)
+    if worlds % d:
+        raise ValueError(
+            f"{name}={worlds} worlds for each member, and {d} contexts: a population takes a "
+            f"multiple of {d}"
+        )
+    return [i // d for i in range(worlds)]
 
 
 def tell_if_endless(env_id: str, env: BatchEnv, one: Callable[[], BatchEnv]) -> None:

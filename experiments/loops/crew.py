@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...agents import Agent, Evaluation, Metrics, RandomPolicy
+from ...agents import Agent, Evaluation, Metrics
 from ...agents.api import State, no_memory
-from ...agents.population import member
-from ...agents.seeding import stream_seed
-from ...buffers import Transitions, columns
+from ...agents.population import policy_of
+from ...buffers import Card, Transitions, columns
 from ..runs.member import Member
 from ..runs.run import Run
 from ..runs.stopping import Diverged
+from .offline_session import scored
 
 log = logging.getLogger("reverie")
 _NOTHING = {"size": 0, "sha256": hashlib.sha256().hexdigest()}
@@ -36,11 +36,8 @@ class Crew:
     def __init__(self, method: str, configs: Sequence[Any], group: Path, agent: Agent) -> None:
         self.method, self.configs, self.group, self.agent = method, configs, group, agent
         self.members: list[Member] = []
-        self.step = 0  # the group's, for what is written
-        self.saved = -1  # the step of the policies that lie there
-        seeds = [stream_seed(c.seed, "warmup") for c in configs]
-        act_dim: int = agent.act_dim  # type: ignore[attr-defined]
-        self._warmups = [RandomPolicy(act_dim, seed=s) for s in seeds]
+        self.run: Run | None = None  # the group's, once it has begun
+        self.card: Card | None = None  # of data, for scores
 
     def open(self, kept: Sequence[Mapping[str, Any] | None] | None = None) -> None:
         """Open the members' directories, new ones or as the group's checkpoint kept them."""
@@ -48,26 +45,29 @@ class Crew:
         for config, state in zip(self.configs, states, strict=True):
             self.members.append(Member(self.method, config, self.group, state))
 
-    def begin(self, step: int, notes: Mapping[str, str]) -> None:
-        """Let each member write its configuration and stamp; write what a kill cut short."""
+    def begin(self, run: Run) -> None:
+        """Let each member write its configuration and stamp; write what a kill cut short.
+
+        From then on their policies are saved where the group is: its checkpoint comes first.
+        """
         if not self.members:
             self.open([FRESH] * len(self.configs))
-        self.step = step
+        self.run, run.after_save = run, self.save_policies
         for m in self.members:
-            m.home.note(**notes)
-            m.begin(step)
-        if step:
+            m.home.note(**run.home.stamp["notes"])
+            m.begin(self.step)
+        if self.step:
             self.save_policies()
+
+    @property
+    def step(self) -> int:
+        """The step of the group."""
+        return 0 if self.run is None else self.run.step
 
     @property
     def alive(self) -> Tensor:
         """Which members learn, [K] bool."""
         return torch.tensor([m.alive for m in self.members])
-
-    def explore(self, obs: Tensor) -> Tensor:
-        """Return uniform actions, each member's from its own generator."""
-        n = len(obs) // len(self._warmups)
-        return torch.cat([p.act(obs[:n])[0] for p in self._warmups])
 
     def act(self, obs: Tensor, state: State = (), *, explore: bool = False) -> tuple[Tensor, State]:
         """Return the members' actions; those of a stopped one are 0."""
@@ -94,9 +94,9 @@ class Crew:
 
     def _stop(self, bad: Tensor, what: str, batch: Transitions | None = None) -> None:
         for k in (bad & self.alive).nonzero().flatten().tolist():
-            actor = member(self.agent.state_dict()["actor"], k)
+            acts = policy_of(self.agent.state_dict(), k)
             rows = {} if batch is None else columns(batch.map(lambda x, k=k: x[k]))  # type: ignore[misc]
-            self.members[k].diverged(self.step, what, {"actor": actor, "batch": rows})
+            self.members[k].diverged(self.step, what, {**acts, "batch": rows})
             log.warning("%s: %s at step %d: stopped", self.members[k].path, what, self.step)
             if not bool(self.alive.any()):
                 raise Diverged(f"every member of {self.group} diverged, the last at {self.step}")
@@ -110,22 +110,32 @@ class Crew:
             for m, own in zip(self.members, valid.view(-1, n), strict=True):
                 m.bad += int((~own).sum())
 
-    def write_rows(self, metrics: Metrics) -> dict[str, float]:
-        """Write each member's row of what it learned; return the group's own."""
-        self.require_finite(metrics)
-        returns = []
-        for k, m in enumerate(self.members):
-            row: dict[str, Any] = {name: value[k] for name, value in metrics.items()}
-            row["bad_worlds"] = m.bad
+    def played(self) -> list[dict[str, float]]:
+        """Return what each member's row says of its worlds, and forget the episodes in it."""
+        rows = []
+        for m in self.members:
+            row: dict[str, float] = {"bad_worlds": m.bad}
             if m.recent:
                 row["return"] = sum(r for r, _ in m.recent) / len(m.recent)
                 row["length"] = sum(n for _, n in m.recent) / len(m.recent)
-                returns += [row["return"]] if m.alive else []
             m.recent = []
+            rows.append(row)
+        return rows
+
+    def write_rows(
+        self, metrics: Metrics, more: Sequence[Mapping[str, float]] | None = None
+    ) -> dict[str, float]:
+        """Write each member's row of what it learned, and `more`; return the group's own."""
+        self.require_finite(metrics)
+        rows = more or [{}] * len(self.members)
+        for k, (m, own) in enumerate(zip(self.members, rows, strict=True)):
             if m.alive:
-                m.log(self.step, "train", row)
-        more = {"return": sum(returns) / len(returns)} if returns else {}
-        return {"members": float(self.alive.sum()), **more}
+                learned: dict[str, Any] = {name: value[k] for name, value in metrics.items()}
+                m.log(self.step, "train", {**learned, **own})
+        alive = [r for m, r in zip(self.members, rows, strict=True) if m.alive]
+        returns = [r["return"] for r in alive if "return" in r]
+        mean = {"return": sum(returns) / len(returns)} if returns else {}
+        return {"members": float(self.alive.sum()), **mean}
 
     def write_judged(self, judged: Evaluation) -> dict[str, float]:
         """Write each member's row of an evaluation [K E]; return the row of those alive."""
@@ -133,33 +143,24 @@ class Crew:
         returns, lengths = (x.reshape(k, -1, x.shape[-1]) for x in judged[:2])
         for i, m in enumerate(self.members):
             if m.alive:
-                m.log(self.step, "eval", Evaluation(returns[i], lengths[i]).row())
-        return Evaluation(returns[keep], lengths[keep]).row()
+                own = scored(Evaluation(returns[i], lengths[i]), self.card)
+                m.log(self.step, "eval", own.row())
+        return scored(Evaluation(returns[keep], lengths[keep]), self.card).row()
 
     def save_policies(self) -> None:
         """Write what each member's directory holds of a checkpoint: its policy."""
         state = self.agent.state_dict()
         for k, m in enumerate(self.members):
             if m.alive:
-                acting = state["acting"][k]
-                m.save_policy(self.step, {"actor": member(state["actor"], k), "acting": acting})
-        self.saved = self.step
-
-    def follow(self, run: Run) -> None:
-        """Save the policies where the group has just saved; its checkpoint comes first."""
-        if run.home.stamp["saved"] == run.step != self.saved:
-            self.save_policies()
+                m.save_policy(self.step, policy_of(state, k))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the group's checkpoint keeps of its members."""
-        warmups = [p.generator.get_state() for p in self._warmups]
-        return {"members": [m.state_dict() for m in self.members], "warmups": warmups}
+        return {"members": [m.state_dict() for m in self.members]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Open the members' directories where the checkpoint left them."""
         self.open(state["members"])
-        for p, kept in zip(self._warmups, state["warmups"], strict=True):
-            p.generator.set_state(kept)
 
     def close(self, error: BaseException | None) -> None:
         """Say in each member's stamp how it ended."""

@@ -6,11 +6,12 @@ from typing import Any
 from ...agents import Metrics, Policy
 from ...agents.actors import deterministic_policy, go_on
 from ...agents.playing import EVAL_SEED, Evaluation, evaluate
-from ...buffers import Card, ReplayBuffer, Source
+from ...buffers import ReplayBuffer, Source, Transitions
 from ...buffers.source import load_state, state_of
 from ..runs.result import Result
 from ..runs.run import Run
-from .offline_session import Build, Session, session
+from .crew import Crew
+from .offline_session import Build, Session, scored, session
 from .sources import compose, require_same
 
 
@@ -41,13 +42,13 @@ def train(
     stores: Mapping[str, ReplayBuffer] | None = None,
     more: Mapping[str, Any] | None = None,
     first: Callable[[Callable[[], dict[str, Any]]], None] | None = None,
+    crew: Crew | None = None,
 ) -> Evaluation:
     """Take `steps` gradient steps; return the last evaluation.
 
     `stores`: buffers of the source that lie in shards; `more`: further parts with a state; `first`:
-    what comes before the first step, in phases, given what returns the state.
-
-    Raises Interrupted after saving, Diverged after a dump when a metric is not finite.
+    what comes before the first step, in phases, given what returns the state; `crew`: the members
+    of a population. Raises Interrupted after saving, Diverged when a metric is not finite.
     """
     agent, kept, more = s.learner, stores or {}, more or {}
     metrics: Metrics = {}
@@ -62,12 +63,18 @@ def train(
                 part.load_state_dict(state["more"][name])
 
     def judging() -> Evaluation:
-        judged = evaluate(agent, s.judge, seed=EVAL_SEED, stop=lambda: run.stopping)
+        judged = evaluate(crew or agent, s.judge, seed=EVAL_SEED, stop=lambda: run.stopping)
         return scored(judged, s.card)
 
-    def row() -> Metrics:
-        run.require_finite(metrics, saved)
-        return metrics
+    def check(batch: Transitions | None = None) -> None:
+        if crew is None:
+            run.require_finite(metrics, saved, batch)
+        else:
+            crew.require_finite(metrics, batch)
+
+    def row() -> Mapping[str, Any]:
+        check()
+        return metrics if crew is None else crew.write_rows(metrics)
 
     def saved() -> dict[str, Any]:
         return {
@@ -77,8 +84,11 @@ def train(
             "more": {name: part.state_dict() for name, part in more.items()},
         }
 
+    if crew is not None:
+        crew.begin(run)
     if first is not None and run.step == 0:
         first(saved)
+    told = Evaluation.row if crew is None else crew.write_judged
     judged: Evaluation | None = None
     on_host = run.options.device == "cpu"  # reading a metric is a sync on a GPU
     while run.owed or run.step < s.config.steps:
@@ -87,16 +97,9 @@ def train(
             metrics = agent.update(batch)
             run.tick(1)
             if on_host:
-                run.require_finite(metrics, saved, batch)
-        judged = run.after_step(judging, row, saved, kept)
+                check(batch)
+        judged = run.after_step(judging, row, saved, kept, told)
     return run.final(judged, judging)
-
-
-def scored(judged: Evaluation, card: Card | None) -> Evaluation:
-    """Return an evaluation with its score, where the card has references."""
-    if card is None or not card.has_references:
-        return judged
-    return judged._replace(extra={"score": card.normalised(judged.mean)})
 
 
 def load(settings: Any, state: Mapping[str, Any]) -> tuple[Policy, int]:

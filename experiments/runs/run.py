@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 from torch import Tensor
 
-from ...agents.playing import Stopped
+from ...agents.playing import Evaluation, Stopped
 from ...buffers import Transitions, columns
 from . import stopping
 from .config import RunOptions
@@ -40,6 +40,7 @@ class Run:
         self.inside: dict[str, int] = {}  # how far each phase of this step is
         self.owed = False  # the step is made, what follows it is not: the run was stopped there
         self.text = ""  # a few words for the progress bar
+        self.after_save: Callable[[], None] = lambda: None  # what else is written of a checkpoint
         self._opened = ExitStack()
 
     def __enter__(self) -> "Run":
@@ -138,8 +139,9 @@ class Run:
         row: Callable[[], Mapping[str, float | Tensor]],
         state: Callable[[], dict[str, Any]],
         stores: Stores | None = None,
+        told: Callable[[Any], Mapping[str, float]] = Evaluation.row,
     ) -> Any:
-        """Judge, write and save, each when it is due; return what `judge` gave, else None.
+        """Judge, write (as `told`) and save, each when due; return what `judge` gave, else None.
 
         A stop inside an evaluation leaves it to the resumed run: nothing is written before it.
         """
@@ -150,16 +152,15 @@ class Run:
         if self.due(self.options.log_every):
             self.log(row())
         if judged is not None:
-            self.log(judged.row(), kind="eval")
+            self.log(told(judged), kind="eval")
         self.keep(state, stores)
         return judged
 
     def final(self, judged: T | None, judge: Callable[[], T]) -> T:
         """Return the last evaluation, played again by a run that was resumed at its end."""
-        if judged is not None:
-            return judged
-        with self.interruptible():
-            judged = judge()
+        if judged is None:
+            with self.interruptible():
+                judged = judge()
         return judged
 
     @contextmanager
@@ -206,6 +207,7 @@ class Run:
             self._refused("checkpoint", error)
             return False
         self._saved_at = at
+        self.after_save()
         return True
 
     def require_finite(

@@ -8,7 +8,7 @@ from ...buffers.aside import write_text
 from ..runs.config import parse
 from ..runs.stopping import stop_on_signals
 from . import tables
-from .groups import jobs_of
+from .groups import jobs_of, note_asked
 from .plots import panels
 from .pool import Job, LocalEngine, run_jobs
 from .results import read_result, write_results
@@ -31,6 +31,8 @@ def run_all(entries: Sequence[Entry], engine: LocalEngine, as_one: bool = False)
     waiting = [e for e in entries if states[e.path] not in ("finished", OTHER)]
     waiting.sort(key=lambda e: e.seed)
     work = jobs_of(waiting, states, as_one)
+    for one in work:
+        note_asked(one)
     by_path = {job.path: own for job, own in work}
 
     def told(job: Job, status: int, left: int) -> None:

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .. import methods
-from ..runs.config import from_dict, read_config
+from ..runs.config import from_dict, read_config, save_config
 from ..runs.opening import POPULATION, read_json
-from .pool import Job
+from .pool import Job, beside
 from .suite import Entry, task_name
 
 Work = tuple[Job, list[Entry]]
@@ -49,3 +49,12 @@ def jobs_of(waiting: Sequence[Entry], states: Mapping[Path, str], as_one: bool) 
         path = own[0].path.with_name(str(config.run.name))
         work.append((Job("population", config, path), own))
     return work
+
+
+def note_asked(work: Work) -> None:
+    """Write beside the directory of each run that a population makes what it was asked to be."""
+    job, own = work
+    for e in own if job.method == POPULATION else ():
+        if not (e.path / "config.json").exists():
+            e.path.parent.mkdir(parents=True, exist_ok=True)
+            save_config(beside(e.path, ".config.json"), e.arm.method, e.config)

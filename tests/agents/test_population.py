@@ -147,7 +147,8 @@ def test_a_member_that_is_not_finite_leaves_the_others_as_they_are(case):
 
 
 @pytest.mark.parametrize(
-    ("case", "policy"), [("sac", gaussian_policy), ("td3", deterministic_policy), ("iql", deterministic_policy)]
+    ("case", "policy"),
+    [("sac", gaussian_policy), ("td3", deterministic_policy), ("iql", deterministic_policy)],
 )
 def test_a_members_actor_is_a_policy_of_its_own(case, policy):
     agent_class, config = CASES[case]

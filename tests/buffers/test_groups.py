@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from reverie.buffers import Layout, ReplayBuffer, Source, Transitions
-from reverie.buffers.groups import Groups
+from reverie.buffers import Card, Dataset, Layout, ReplayBuffer, Source, Transitions
+from reverie.buffers.groups import Groups, Members
 
 GROUPS, WORLDS = 3, 2
 SEEDS = (5, 11, 2)
@@ -80,3 +80,28 @@ def test_a_group_without_a_valid_row_is_named():
     groups, _ = filled(1, invalid=((0, 2), (0, 3)))
     with pytest.raises(ValueError, match="group 1 holds no valid transition"):
         groups.sample(4)
+
+
+def test_sources_side_by_side_draw_as_each_alone_and_go_on():
+    """Rewards are the row's number; a further column comes along."""
+
+    def data(seed):
+        row = torch.arange(50.0)
+        obs, zeros, ends = row[:, None], torch.zeros(50), torch.ones(50)
+        columns = {"mark": row + 0.5}
+        batch = Transitions(obs, zeros[:, None], row, obs + 1, ends, zeros, columns)
+        return Dataset.of(batch, Card(env="x"), seed=seed)
+
+    members = Members([data(s) for s in SEEDS])
+    for _ in range(2):
+        batch = members.sample(8)
+        assert batch.obs.shape == (3, 8, 1) and batch.reward.shape == (3, 8)
+        assert torch.equal(batch.extra["mark"], batch.reward + 0.5)
+        assert torch.equal(batch.next_obs, batch.obs + 1)
+    alone = data(SEEDS[1])
+    alone.sample(8)
+    assert torch.equal(alone.sample(8).reward, batch.reward[1])
+    other = Members([data(0) for _ in SEEDS])
+    other.load_state_dict(members.state_dict())
+    assert torch.equal(other.sample(8).reward, members.sample(8).reward)
+    assert isinstance(members, Source)

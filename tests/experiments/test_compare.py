@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tiny import offline_data
 
 from reverie.experiments import cli, load_run
 from reverie.experiments.runs.config import save_config
@@ -158,6 +159,31 @@ def test_the_seeds_of_an_arm_are_one_population(tmp_path, capsys):
         with (tmp_path / "results" / "tiny" / "sac" / f"Reacher-v5-s{seed}.csv").open() as file:
             last = list(csv.DictReader(file))[-1]
         assert float(last["return"]) == pytest.approx(run.frame()["return"][-1], rel=1e-6)
+
+
+def test_the_seeds_of_an_offline_arm_are_one_population(tmp_path, capsys):
+    """What the data fills in of a member's configuration is no departure from the suite."""
+    text = f"""
+        name = "data"
+        seeds = "0:2"
+        [[arms]]
+        name = "iql"
+        method = "iql"
+        set = {{ data = ["dataset:{offline_data()}"], batch_size = 8, "agent.hidden" = [8] }}
+        [[tasks]]
+        env = "reverie/Reacher-v5"
+        steps = 20
+        set = {{ "run.eval_episodes" = 1 }}
+    """
+    suite, out = write(tmp_path, text), tmp_path / "runs"
+    args = ["compare", str(suite), "--out", str(out), "--results", str(tmp_path / "results")]
+    assert cli.main([*args, "--population"]) == 0
+    runs = [load_run(out / "data" / "iql" / f"Reacher-v5-s{seed}") for seed in range(2)]
+    assert [r.stamp["status"] for r in runs] == ["finished"] * 2
+    assert all(r.config["env_options"] and "population" in r.stamp for r in runs)
+    assert len({r.frame("train")["critic_loss"][-1] for r in runs}) == 2
+    capsys.readouterr()
+    assert cli.main(args) == 0 and "2 of 2 runs are finished" in capsys.readouterr().out
 
 
 def test_groups_of_a_suite(tmp_path):
