@@ -51,7 +51,7 @@ class GaussianActor(nn.Module):
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log standard deviation before squashing, [B, A] each."""
-        mean, log_std = self.net(obs).to(obs.dtype).chunk(2, dim=-1)
+        mean, log_std = self.net(obs).type_as(obs).chunk(2, dim=-1)
         return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
 
     def mode(self, obs: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class DeterministicActor(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Return the action [B, A]."""
-        return torch.tanh(self.net(obs).to(obs.dtype))
+        return torch.tanh(self.net(obs).type_as(obs))
 
     mode = forward
 
@@ -109,7 +109,7 @@ class EnsembleHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [E, B, in] to [E, B], in full precision."""
-        return (x.to(self.weight.dtype) * self.weight).sum(-1) + self.bias
+        return (x.type_as(self.weight) * self.weight).sum(-1) + self.bias
 
 
 class Critic(nn.Module):
@@ -173,7 +173,7 @@ class Critic(nn.Module):
         for layer in self.layers:
             one = cast(EnsembleLinear, layer)
             x = F.relu(affine(one.bias[pick], x, one.weight[pick]), inplace=True)
-        values: Tensor = (x.to(obs.dtype) * self.head.weight[pick]).sum(-1) + self.head.bias[pick]
+        values: Tensor = (x.type_as(obs) * self.head.weight[pick]).sum(-1) + self.head.bias[pick]
         return values
 
     def masks(self, batch: int, generators: Generators) -> Masks:
@@ -188,7 +188,8 @@ class Critic(nn.Module):
 def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     """Take one optimiser step down the loss, or the sum of K; gradients keep their memory."""
     optimizer.zero_grad(set_to_none=False)
-    loss.backward(torch.ones_like(loss))  # type: ignore[no-untyped-call]
+    ones = torch.ones_like(loss) if loss.dim() else None
+    loss.backward(ones)  # type: ignore[no-untyped-call]
     optimizer.step()
 
 

@@ -24,7 +24,7 @@ from ..agents.synther.source import Rehearsed
 from ..buffers import Layout, ReplayBuffer, Transitions
 from ..envs import BatchEnv
 from . import sac
-from .loops import offline, offpolicy
+from .loops import offline, offline_session, offpolicy
 from .loops.offline_session import session
 from .loops.options import UpdateOptions
 from .loops.session import Session, build
@@ -231,5 +231,5 @@ def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Policy, i
     """Return the policy of a run's checkpoint, and the width of its observations."""
     if config["learner"] != "sac":
         kind = {"td3bc": TD3Config, "iql": IQLConfig}[config["learner"]]
-        return offline.load(from_dict(kind, config[config["learner"]]), state)
+        return offline_session.load(from_dict(kind, config[config["learner"]]), state)
     return sac.load(config, state)

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..agents import Policy
 from ..agents.td3 import TD3, TD3Config
-from .loops import offline
+from .loops import offline, offline_session
 from .loops.options import OfflineOptions
 from .runs.config import check, from_dict
 from .runs.result import Result
@@ -31,4 +31,4 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
 
 def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Policy, int]:
     """Return the policy of a run's checkpoint, and the width of its observations."""
-    return offline.load(from_dict(TD3Config, config["agent"]), state)
+    return offline_session.load(from_dict(TD3Config, config["agent"]), state)

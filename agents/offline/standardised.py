@@ -11,10 +11,7 @@ from ..api import Agent, Metrics, State
 
 
 class Standardised:
-    """An `Agent` whose inner agent sees (obs - mean) / std (TD3+BC, section 5).
-
-    The moments are [O], or [K, 1, O] of the members of a population.
-    """
+    """An `Agent` that sees (obs - mean) / std (TD3+BC, section 5), moments [O], or [K, 1, O]."""
 
     def __init__(self, agent: Agent, mean: Tensor, std: Tensor) -> None:
         self.agent, self.mean, self.std = agent, mean, std

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ...agents import Metrics, Policy
-from ...agents.actors import deterministic_policy, go_on
+from ...agents import Metrics
 from ...agents.playing import EVAL_SEED, Evaluation, evaluate
 from ...buffers import ReplayBuffer, Source, Transitions
 from ...buffers.source import load_state, state_of
@@ -100,11 +99,3 @@ def train(
                 check(batch)
         judged = run.after_step(judging, row, saved, kept, told)
     return run.final(judged, judging)
-
-
-def load(settings: Any, state: Mapping[str, Any]) -> tuple[Policy, int]:
-    """Return the standardised policy of a checkpoint, and the width of its observations."""
-    noise, inner = getattr(settings, "explore_noise", 0.0), state["inner"]
-    moments = {"mean": state["mean"], "std": state["std"]}
-    policy, obs_dim = deterministic_policy(inner["actor"], noise, **moments)
-    return go_on(policy, inner.get("acting")), obs_dim

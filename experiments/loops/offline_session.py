@@ -2,12 +2,13 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
-from ...agents import Agent
+from ...agents import Agent, Policy
+from ...agents.actors import deterministic_policy, go_on
 from ...agents.offline.standardised import Standardised
 from ...agents.playing import Evaluation
 from ...agents.seeding import stream_seed
@@ -120,3 +121,11 @@ def judged_as(config: Any, card: Card) -> Any:
         context=config.context or own,
         env_options={**options, **config.env_options},
     )
+
+
+def load(settings: Any, state: Mapping[str, Any]) -> tuple[Policy, int]:
+    """Return the standardised policy of a checkpoint, and the width of its observations."""
+    noise, inner = getattr(settings, "explore_noise", 0.0), state["inner"]
+    moments = {"mean": state["mean"], "std": state["std"]}
+    policy, obs_dim = deterministic_policy(inner["actor"], noise, **moments)
+    return go_on(policy, inner.get("acting")), obs_dim

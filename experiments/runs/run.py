@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
 from torch import Tensor
@@ -77,12 +76,7 @@ class Run:
         self._watch = Watch(self, self.label, self.options.progress)
         self._opened.callback(self._watch.close)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
             self.home.end(error, self.step)  # before what may fail
             self._opened.close()
