@@ -116,6 +116,19 @@ def test_ten_updates_of_a_population_are_those_of_each_member_alone(case, precis
         torch.testing.assert_close(action, torch.cat(own), **close)
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64], indirect=True, ids=str)
+def test_what_batch_norm_takes_out_again_has_a_gradient_of_rounding_alone(precision):
+    """A shift of all rows before it. Adam makes steps of any size of it: float32 is no measure."""
+    agent = SAC(OBS, ACT, SACConfig(hidden=HIDDEN, critic_norm="batch"), seed=0)
+    for batch in batches(3):
+        agent.update(batch.map(lambda x: x[0]))
+    gradient = {name: float(p.grad.abs().max()) for name, p in agent.critic.named_parameters()}
+    nothing = {"layers.0.bias", "layers.1.bias", "norms.0.shift"}
+    bar = 10 * torch.finfo(precision).eps
+    assert {name for name, most in gradient.items() if most < bar} == nothing
+    assert min(most for name, most in gradient.items() if name not in nothing) > 1e-3
+
+
 @pytest.mark.parametrize("case", ["sac-own-numbers", "droq", "td3-own-numbers", "iql-own-numbers"])
 def test_a_saved_population_goes_on_with_the_same_bits(case):
     agent_class, configs = CASES[case]

@@ -7,36 +7,16 @@ import random
 import resource
 import signal
 import time
-import traceback
 
 import pytest
 import torch
+from forked import finish, fork
 from safetensors.torch import load_file
 from tiny import METHODS, config, module_of
 
 from reverie.experiments import cli, load_run, sac, td3
 from reverie.experiments.runs import checkpoint
 from reverie.experiments.runs.stopping import DIVERGED
-
-
-def fork(work):
-    """Run `work` in a forked child, everything being imported; return its process id."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            torch.set_num_threads(1)
-            work()
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    return pid
-
-
-def finish(pid):
-    return os.waitpid(pid, 0)[1]
 
 
 two = pytest.mark.parametrize("method", [  # of a loop with a buffer, and one with fits and tasks
