@@ -97,7 +97,8 @@ def evaluate(
     Every world counts its first `episodes` ones: taking the first to finish anywhere would
     favour short episodes. A bad world's episode counts with its return so far, and so does one
     that is `cap_of(env)` steps long, whose world then plays on: a warning, and `cut` counts them.
-    `stop` is asked before every step: Stopped, if it says so.
+    A world that has played them is not simulated further, where the engine can leave it out, so
+    that the lengths are the steps that it cost. `stop` is asked before every step: Stopped, if so.
     """
     returns = np.full((env.num_envs, episodes), np.nan)
     lengths = np.zeros((env.num_envs, episodes), np.int64)
@@ -112,11 +113,14 @@ def evaluate(
         batch, valid, obs = advance(env, obs, action.to(env.device))
         ended = running.add(batch, valid)
         whole = len(ended)
-        for i, (world, total, length) in enumerate(ended + running.take(running.lengths >= cap)):
+        ended += running.take(running.lengths >= cap)
+        for i, (world, total, length) in enumerate(ended):
             if played[world] < episodes:
                 returns[world, played[world]], lengths[world, played[world]] = total, length
                 cut += i >= whole
             played[world] += 1
+        if ended and hasattr(env, "active"):
+            env.active = np.flatnonzero(played < episodes)
         state = reset_where(over(batch, valid), state, initial)
     if cut:
         _tell_cut(cap)

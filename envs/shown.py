@@ -50,6 +50,15 @@ class ContextShown:
             obs=obs, final_obs=obs if r.final_obs is r.obs else self._with(r.final_obs)
         )
 
+    @property
+    def active(self) -> Any:
+        """Ids of the worlds to simulate; None is all."""
+        return getattr(self.env, "active", None)
+
+    @active.setter
+    def active(self, ids: Any) -> None:
+        self.env.active = ids  # type: ignore[attr-defined]
+
     def current_obs(self) -> Tensor:
         """Return the observations to act on next."""
         return self._with(self.env.current_obs())

@@ -56,10 +56,10 @@ class NativePhysics:
         if self._forces is not None:
             self.notes["cfrc_ext"] = self._forces.__name__.removeprefix("by_")
 
-    def step(self, ctrl: Array, substeps: int) -> None:
-        """Step every world; contact forces too where the task reads them."""
+    def step(self, ctrl: Array, substeps: int, ids: Array | None = None) -> None:
+        """Step worlds `ids` (None: all); contact forces too where the task reads them."""
         self._ctrl[:] = ctrl
-        self.batch.step(None, substeps, self._stage)
+        self.batch.step(ids, substeps, self._stage)
         if self._forces is not None:
             self._forces(self.batch)
 

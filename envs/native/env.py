@@ -72,6 +72,7 @@ class TaskEnv:
         self.terms: dict[str, Array] = {}  # reward terms of the last step
         self.starts: Starts | GymnasiumStarts = _RNG[rng](task, self.p, np, worlds.streams, seed)
         self._all = np.arange(num_envs)
+        self.active: Array | None = None  # ids of the worlds to simulate; None is all
         self._elapsed = np.zeros(num_envs, np.int64)
         self._none = np.zeros(num_envs, bool)
         self._valid = torch.ones(num_envs, dtype=torch.bool)
@@ -95,11 +96,11 @@ class TaskEnv:
             before = task.before(xp, f, p)
         self._carry = None
         self._fresh = False
-        self.physics.step(action, p.frame_skip)
+        self.physics.step(action, p.frame_skip, self.active)
         obs = task.observe(xp, f, p)
         reward, self.terms = task.reward(xp, before, f, action, p)
         terminated = self._none if task.terminated is None else task.terminated(xp, f, p)
-        self._elapsed += 1
+        self._elapsed[slice(None) if self.active is None else self.active] += 1
         limit = self.max_episode_steps
         truncated = self._none if limit is None else self._elapsed >= limit
         bad = self.physics.bad()
@@ -130,6 +131,7 @@ class TaskEnv:
 
     def reset(self, seed: int | None = None) -> Tensor:
         """Start a new episode in every world; a seed goes to that seed's first ones."""
+        self.active = None
         if seed is not None:
             self.starts.reseed(seed)
         if seed is not None or not self._fresh:
