@@ -66,22 +66,40 @@ def parse_contexts(texts: Sequence[str]) -> Contexts | None:
 
 
 def parse_values(texts: Sequence[str]) -> dict[str, list[float]]:
-    """Return the values of each feature in `gravity=4.9,9.8` and further texts."""
+    """Return the values of each feature in `gravity=4.9,9.8` and further texts.
+
+    `length=log:0.3:3:20` is 20 values from 0.3 to 3 at equal ratios, `lin:` at equal distances.
+    """
     values: dict[str, list[float]] = {}
     for text in texts:
         name, equals, numbers = text.partition("=")
         if name in values:
             raise ValueError(f"--context {text!r}: {name} is given twice; say {name}=1,2")
         try:
-            values[name] = [float(x) for x in numbers.split(",")]
+            values[name] = _spaced(numbers) or [float(x) for x in numbers.split(",")]
         except ValueError:
             equals = ""
         if not equals:
-            raise ValueError(f"--context {text!r}: give a name and numbers, gravity=4.9,9.8")
+            raise ValueError(
+                f"--context {text!r}: give a name and numbers, gravity=4.9,9.8 or "
+                "length=log:0.3:3:20"
+            )
     count = math.prod(len(row) for row in values.values())
     if count > MOST:
         raise ValueError(f"--context: {count:,} combinations, of which {MOST:,} are the most")
     return values
+
+
+def _spaced(text: str) -> list[float]:
+    """Return the values of `log:FIRST:LAST:COUNT` or `lin:`; none for other texts."""
+    way, *numbers = text.split(":")
+    if way not in ("log", "lin"):
+        return []
+    first, last = (float(x) for x in numbers[:2])
+    count = int("".join(numbers[2:]))
+    if not 2 <= count <= MOST or (way == "log" and min(first, last) <= 0):
+        raise ValueError(text)
+    return [float(x) for x in (np.geomspace if way == "log" else np.linspace)(first, last, count)]
 
 
 def _option(name: str) -> Callable[[Model, float, str], None]:

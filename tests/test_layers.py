@@ -28,7 +28,7 @@ FLOORS = {
         ("api", "errors", "task", "contexts", "families", "physics", "random", "spaces", "worlds"),
         ("shown",),
         ("tasks", "native", "warp", "gym"),
-        ("make", "check", "__init__"),
+        ("make", "check", "reality", "__init__"),
     ],
     "agents": [
         ("norms", "versions"),
