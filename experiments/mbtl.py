@@ -1,22 +1,31 @@
-"""Choose which contexts to train on, one source after the other: MBTL, replayed on a matrix.
+"""Choose which contexts to train on, one source after the other: MBTL.
 
-A matrix holds the returns of a policy for each context on every context: of a synthetic family, or
-of a stored file. A selector is shown the rows that it has asked for alone.
+Sources are trained on a task's contexts, or replayed on a matrix, which holds the returns of a
+policy for each context on every context: of a synthetic family, or of a stored file. A selector
+is shown the rows that it has asked for alone.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, NoReturn
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 from tyro.conf import OmitArgPrefixes
 
+from ..agents import Policy
 from ..agents.mbtl import Locked, Selector, load_matrix, scores, selector_of
 from ..agents.mbtl.synthetic import flat, grids, hill, line_contexts
 from ..agents.playing import Evaluation
+from ..envs.reality import require_real
 from .looking.mbtl_figures import draw
-from .runs.config import RunOptions, check
+from .loops import transfer
+from .loops.grid import SourceOptions, coordinates, grid_of, trainer_of
+from .loops.scripted import worlds_as
+from .loops.selecting import Selection, library_of
+from .runs.config import RunOptions, check, from_dict
 from .runs.resources import use_threads
 from .runs.result import Result
 from .runs.run import Run
@@ -25,10 +34,15 @@ from .runs.run import Run
 TrainRow = Callable[[int, int], Tensor]
 
 
+PREFIXED = True  # --sac.lr, --ppo.lr
+
+
 @dataclass(frozen=True)
-class Config:
+class Config(SourceOptions):
     """A run of a selector."""
 
+    env: str = ""
+    """task whose contexts are the sources, trained as they are asked for; none replays a matrix"""
     matrix: str = "hill"
     """hill, flat, a family by its f, g and h (const,linear,L1 with const or linear, linear or none,
     nd or L1), or the path of a stored matrix"""
@@ -50,15 +64,19 @@ class Config:
     ] = "improved"
     """how the next source is chosen"""
     steps: int = 15
-    """sources to train"""
+    """sources to replay; of a task environment transitions of all sources, `source_steps` each"""
+    source_steps: int = 10_000
+    """environment transitions of each source"""
     batch: int = 1
-    """sources asked for at once"""
+    """sources asked for at once, and trained side by side"""
+    low: float = 0.0
+    """the return that counts 0 for the selector"""
+    high: float | None = None
+    """the return that counts 1 for it; None is the task's time limit"""
     seed: int = 0
     """seed of a synthetic matrix and of what the selector draws; which seed of a stored matrix"""
     figures: bool = True
     """draw the matrix with the order of picks, performance, and what was expected of each round"""
-    env_options: Mapping[str, Any] = field(default_factory=dict)
-    """options of the task where sources are trained; a replay has none"""
     run: OmitArgPrefixes[RunOptions] = field(
         default_factory=lambda: RunOptions(log_every=1, eval_every=1, checkpoint_every=1)
     )
@@ -69,8 +87,14 @@ PRESETS = {
     "default": Config(),
     "synthetic": Config(matrix="const,linear,L1", steps=50),
     "paper": Config(selector="paper"),
+    "quick": Config(
+        env="reverie/CartPoleSwingUp-v0",
+        context=("length=log:0.3:3:10",),
+        steps=40_000,
+        run=RunOptions(log_every=2_500, eval_every=10_000, checkpoint_every=10_000),
+    ),
 }
-STEP = "sources"
+STEP = "sources, or environment steps of all sources"
 
 
 class World(NamedTuple):
@@ -98,6 +122,10 @@ def world(c: Config) -> World:
 def main(config: Config | None = None, *, resume: bool = False) -> Result:
     """Select as configured; `resume` continues the run directory bit for bit."""
     c = check(config or Config())
+    if c.env:
+        return train_sources(c, resume)
+    if c.context:
+        raise ValueError(f"a replay has the contexts of its matrix: give --env, or no {c.context}")
     if c.env_options:
         raise ValueError(f"a replay plays no task: leave out {', '.join(c.env_options)}")
     use_threads(c.run.threads)
@@ -151,6 +179,49 @@ def train(run: Run, c: Config, s: Selector, train_row: TrainRow) -> Evaluation:
     return run.final(judged, judging)
 
 
-def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> NoReturn:
-    """Raise ValueError: the policies whose returns a matrix holds are not in it."""
-    raise ValueError("a replay of a matrix trained no policy: there is nothing to play")
+def train_sources(c: Config, resume: bool) -> Result:
+    """Train what the selector asks for, on the task's contexts, until `c.steps` transitions."""
+    c = worlds_as(c)
+    grid, threads = grid_of(c), use_threads(c.run.threads)
+    names, contexts = coordinates(c.context, grid)
+    each = c.batch * c.source_steps
+    count = -(-c.steps // each) * c.batch
+    if count > len(grid):
+        raise ValueError(
+            f"steps={c.steps:,} are {count} sources of {c.source_steps:,} steps, {c.batch} at "
+            f"once; there are {len(grid)} contexts"
+        )
+    real = require_real(c.env, grid, c.env_options)
+    label = f"mbtl-{c.selector}-{c.env.split('/')[-1]}-s{c.seed}"
+    folder = Path(c.run.out, c.run.name or label) / "sources"
+    trainer = trainer_of(c, grid, c.batch, c.source_steps, threads, folder)
+    high = trainer.scored.max_episode_steps if c.high is None else c.high
+    if high is None or high <= c.low:
+        raise ValueError(f"returns count from low={c.low} to high={high}: give --high")
+    selector = selector_of(c.selector, contexts, k=count, seed=c.seed)
+    s = Selection(c, selector, trainer, (c.low, float(high)))
+    with Run("mbtl", c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
+        run.home.note(**trainer.scored.notes, reality=f"{len(real)} tests of {', '.join(names)}")
+        with run.restored(trainer.stores) as state:
+            if state is not None:
+                s.load_state_dict(state)
+        judged = transfer.train(
+            run, trainer, s.more, s.tell, lambda: s.judge(lambda: run.stopping), s.row, s.state_dict
+        )
+    if c.figures and s.rows:
+        values = contexts.new_full((len(grid), len(grid)), torch.nan)
+        values[selector.picks] = selector.rows
+        rule = selector_of(c.selector, contexts, k=count, seed=c.seed).rule
+        draw(run.path / "figures", values, selector.seen, rule)
+    return Result(run.path, run.step, judged)
+
+
+def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Policy, int]:
+    """Return the library of a run whose sources were trained, and its observations' width.
+
+    Raises ValueError for a replay: the policies whose returns a matrix holds are not in it.
+    """
+    c = from_dict(Config, config)
+    if not c.env:
+        raise ValueError("a replay of a matrix trained no policy: there is nothing to play")
+    return library_of(c, state), int(state["obs_dim"])

@@ -32,7 +32,8 @@ METHODS = {
     "dreamland": Method(
         ".dreamland", "controllers trained in dreams of a world model, under its dropout masks"
     ),
-    "mbtl": Method(".mbtl", "which contexts to train on, replayed on a transfer matrix"),
+    "mbtl": Method(".mbtl", "which contexts to train on: trained one by one, or a replayed matrix"),
+    "matrix": Method(".matrix", "a transfer matrix: every context trained, scored on all"),
     "peer": Method(".studies.peer", "Stable-Baselines3's SAC or TD3, written down as our runs are"),
 }
 PARTS = ("Config", "PRESETS", "STEP", "main", "load")  # what a script has

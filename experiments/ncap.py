@@ -23,6 +23,7 @@ from ..agents.sb3 import PPOConfig
 from ..agents.search import SEARCHES, Search, SearchConfig
 from ..agents.seeding import generator, stream_seed
 from ..envs import BatchEnv, make
+from ..envs.contexts import parse_contexts
 from .loops import offpolicy, onpolicy
 from .loops.build import tell_if_endless
 from .runs.config import RunOptions, check
@@ -173,9 +174,10 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
         return onpolicy.run_ppo("ncap", c, c.ppo, resume, policy, **kwargs)
     if c.run.device != "cpu":
         raise ValueError(f"searches run on the CPU, got device={c.run.device!r}")
-    if c.context:
+    contexts = parse_contexts(c.context)
+    if contexts is not None and len(contexts) > 1:
         raise ValueError("a search trains in one context; TD3 and PPO take several")
-    worlds = {**c.env_options, "threads": use_threads(c.run.threads)}
+    worlds = {**c.env_options, "threads": use_threads(c.run.threads), "context": contexts}
     judge = make(c.env, c.run.eval_episodes, **worlds)
     tell_if_endless(c.env, judge, lambda: make(c.env, 1, **c.env_options))
     worlds["max_episode_steps"] = c.episode_steps

@@ -70,6 +70,7 @@ class Improved(Rule):
         unit = float(parts.source.std(correction=0))
         unit = max(unit, 0.05 * math.sqrt(parts.noise), 1e-6 * (1.0 + abs(mean)))
         floor = max(parts.noise / len(x) / unit**2, 1e-5)  # a mean of N returns is noisy at least
+        floor = min(floor, 5.0)  # of few contexts whose rows are as good: the greatest is 10
         x0, y = x[seen.picks], (parts.source - mean) / unit
         bounds, prior = BOUNDS | {"noise": (floor, 10.0)}, PRIOR | {"noise": (floor, 1.5)}
         starts = [gp.Hyper(1.0, 0.5, floor, 0.0, 1.0), gp.Hyper(0.1, 0.5, floor, 0.0, 3.0)]

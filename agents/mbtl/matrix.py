@@ -16,7 +16,7 @@ from ...buffers.dataset import rows_digest
 from ...buffers.shards import sync_file, write_tensors
 from ...buffers.untrusted import READING, require_room, small_text, tensors_in, told
 
-SHAPE = "values [N, N, S] and contexts [N, d], float64"
+SHAPE = "values [N, N, S], contexts [N, d] and maybe middle [M, N], float64"
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,15 @@ class MatrixCard:
     notes: str = ""
     """what else there is to know"""
     sha256: str = ""
-    """of the returns, then the contexts"""
+    """of the returns, then the contexts, then the rows of the middle one"""
 
 
 @dataclass(frozen=True)
 class Matrix:
     """Returns [N, N, S] of policies: source, target, seed; contexts [N, d] in the order of both.
+
+    `middle` [M, N]: returns of policies of the middle context, of as many seeds as there are of it:
+    the S in `values` first. What best-of-k seeds is drawn from.
 
     Raises ValueError for another shape, for returns not finite and for a card of other widths.
     """
@@ -53,6 +56,7 @@ class Matrix:
     values: Tensor
     contexts: Tensor
     card: MatrixCard
+    middle: Tensor | None = None
 
     def __post_init__(self) -> None:
         shape, n, c = tuple(self.values.shape), len(self.contexts), self.card
@@ -62,10 +66,27 @@ class Matrix:
                 f"a matrix is {SHAPE}, of {len(c.seeds)} seeds and features {c.features}; got "
                 f"values {shape} and contexts {tuple(self.contexts.shape)}"
             )
-        if not bool(self.values.isfinite().all() and self.contexts.isfinite().all()):
+        if self.middle is not None and self.middle.shape[1:] != (n,):
+            raise ValueError(f"middle is [M, {n}], returns of M seeds; got {self.middle.shape}")
+        if not all(bool(x.isfinite().all()) for x in self._parts.values()):
             raise ValueError("a matrix has returns or contexts that are not finite")
         if not c.high > c.low:
             raise ValueError(f"high must be above low, got {c.high} and {c.low}")
+
+    @property
+    def _parts(self) -> dict[str, Tensor]:
+        """The tensors of the file."""
+        parts = {"values": self.values, "contexts": self.contexts}
+        return parts if self.middle is None else {**parts, "middle": self.middle}
+
+    def unit_middle(self) -> Tensor:
+        """Return the rows [M, N] of the middle context's seeds, with `low` 0 and `high` 1.
+
+        Raises ValueError for a matrix that has none.
+        """
+        if self.middle is None:
+            raise ValueError("the matrix keeps no rows of further seeds of its middle context")
+        return (self.middle - self.card.low) / (self.card.high - self.card.low)
 
     def unit(self, seed: int | None = None) -> Tensor:
         """Return returns [N, N] of one seed, or the mean of all, with `low` 0 and `high` 1."""
@@ -90,14 +111,13 @@ class Matrix:
         with aside(about) as text, aside(file) as tensors:  # the card last: then it is there
             text.write_text(json.dumps(asdict(card), indent=1) + "\n")
             sync_file(text)
-            parts = {"values": self.values, "contexts": self.contexts}
-            write_tensors(tensors, {k: v.double().contiguous() for k, v in parts.items()})
+            write_tensors(tensors, {k: v.double().contiguous() for k, v in self._parts.items()})
         return card
 
     @property
     def digest(self) -> str:
-        """The sha256 of the returns and the contexts."""
-        return rows_digest(torch.cat([self.values.flatten(), self.contexts.flatten()]).double())
+        """The sha256 of the returns, the contexts and what is there of the middle one."""
+        return rows_digest(torch.cat([x.flatten() for x in self._parts.values()]).double())
 
 
 def load_matrix(path: str | Path) -> Matrix:
@@ -113,7 +133,8 @@ def load_matrix(path: str | Path) -> Matrix:
         card = _card(json.loads(small_text(about)))
         held = tensors_in(file)
         shapes = {k: (kind, len(shape)) for k, (kind, shape) in held.items()}
-        if shapes != {"values": ("F64", 3), "contexts": ("F64", 2)}:
+        want = {"values": ("F64", 3), "contexts": ("F64", 2)}
+        if shapes not in (want, {**want, "middle": ("F64", 2)}):
             raise ValueError(f"{file.name} holds {str(held)[:200]}, expected {SHAPE}")
         require_room(sum(16 * math.prod(s) for _, s in held.values()), file.stat().st_size)
         matrix = Matrix(**load_file(file), card=card)

@@ -15,6 +15,7 @@ ROUNDS = 6  # that are shown of all, the last among them
 def draw(folder: Path, values: Tensor, seen: Seen, rule: Rule) -> list[Path]:
     """Write three figures of a selection on a matrix [N, N]; return their paths.
 
+    Rows of the matrix that nobody trained may be NaN.
     `rule`: a fresh one like that which picked, shown the rows again. One without a process has no
     third figure.
     """
@@ -44,15 +45,19 @@ def matrix_figure(out: Path, values: Tensor, picks: list[int]) -> Path:
 
 
 def performance_figure(out: Path, values: Tensor, seen: Seen) -> Path:
-    """Draw generalised performance by sources, beside random (exact) and the myopic oracle."""
+    """Draw generalised performance by sources; where all rows are known beside what is best.
+
+    That is the myopic oracle; and random sources, exactly, and one policy for each context.
+    """
     k = len(seen.picks)
     figure, (axes,) = _axes(1, 4)
     at = np.arange(1, k + 1)
-    by_chance = [scores.random_performance(values, int(i)) for i in at]
-    axes.plot(at, scores.myopic_oracle([values], k)[1].numpy(), "k:", label="myopic oracle")
     axes.plot(at, scores.curve(seen.rows).numpy(), "C0o-", ms=3, label="this selector")
-    axes.plot(at, by_chance, "C7--", label="random, expected")
-    axes.axhline(scores.independent(values), color="C3", lw=0.8, label="one policy each")
+    if not bool(values.isnan().any()):
+        by_chance = [scores.random_performance(values, int(i)) for i in at]
+        axes.plot(at, scores.myopic_oracle([values], k)[1].numpy(), "k:", label="myopic oracle")
+        axes.plot(at, by_chance, "C7--", label="random, expected")
+        axes.axhline(scores.independent(values), color="C3", lw=0.8, label="one policy each")
     axes.set(xlabel="sources trained", ylabel="generalised performance")
     axes.legend(frameon=False)
     return save_figure(figure, out, 120)

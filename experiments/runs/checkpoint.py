@@ -225,6 +225,13 @@ def load(
     raise Unusable(f"none of the checkpoints in {folder} can be used:{why}")
 
 
+def read(path: Path) -> Any:
+    """Return the state in one checkpoint, its shards aside; Unusable where it is damaged."""
+    if told := problem(path, path, stores=False):
+        raise Unusable(f"{path} cannot be used: {told}")
+    return decode(load_file(path / FILES[0]), _json(path / FILES[1]))
+
+
 def sweep(path: Path) -> None:
     """Delete a file or a folder, as far as that goes."""
     if path.is_dir() and not path.is_symlink():

@@ -63,8 +63,16 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "round_every": (0, MANY),
     "real_size": (1, MANY),
     "real_share": (0, 1),
-    # of mbtl
+    # of mbtl and of transfer matrices
     "batch": (1, 1000),
+    "source_steps": (1, MANY),
+    "trials": (1, 10_000),
+    "middle_trials": (0, 10_000),
+    "members": (1, 10_000),
+    "choose_episodes": (1, 100_000),
+    "score_episodes": (1, 100_000),
+    "low": (-1e12, 1e12),
+    "high": (-1e12, 1e12),
     # of commands
     "jobs": (1, 1024),
     "until": (0, MANY),

@@ -128,4 +128,6 @@ def world(config: Mapping[str, Any], num_envs: int, seed: int = 0) -> BatchEnv:
     """Return worlds like those that a run was trained in, one at least of each context."""
     contexts = parse_contexts(config.get("context", ()))
     n = max(num_envs, len(contexts or ()))
-    return make(config["env"], n, seed=seed, context=contexts, **config.get("env_options", {}))
+    shown = config.get("context_in_obs", "hidden")
+    options = {"context": contexts, "context_in_obs": shown, **config.get("env_options", {})}
+    return make(config["env"], n, seed=seed, **options)

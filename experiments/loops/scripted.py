@@ -1,0 +1,171 @@
+"""Sources trained by their own scripts, one after the other, each a run in a folder."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...agents.api import Policy
+from ...agents.mbtl.library import Row, play_row
+from ...agents.playing import EVAL_SEED, Stopped, evaluate
+from ...envs import BatchEnv, Contexts, make
+from .. import methods
+from ..runs import checkpoint
+from ..runs.config import RunOptions
+from ..runs.directory import Stores
+from ..runs.run import Run
+from ..runs.stopping import Interrupted
+from .transfer import CHOOSE_SEED, Job, row_worlds, shown, wide_starts
+
+LINKS = 6  # of the swimmer whose circuit is trained
+
+
+class Scripted:
+    """Sources of PPO or of the circuit; a `Trainer`.
+
+    Snapshots are the checkpoints of a source's run, one every `select_every` transitions.
+    """
+
+    def __init__(
+        self, c: Any, grid: Contexts, members: int, steps: int, threads: int, folder: Path
+    ) -> None:
+        if c.context_in_obs != "hidden":
+            raise ValueError(f"{c.learner} trains with hidden contexts, not {c.context_in_obs!r}")
+        self.c, self.grid, self.members, self.steps = c, grid, members, steps
+        self.each, self.threads, self.folder, self.jobs = steps, threads, folder, list[Job]()
+        self.scored = row_worlds(c, grid, threads)
+        self.stores: Stores = {}
+        self.judged = 0
+
+    def begin(self, jobs: Sequence[Job]) -> None:
+        """Begin these sources, the first first."""
+        self.jobs, self.done = list(jobs), list[tuple[Row, Any]]()
+        self.trained = 0  # of the jobs
+        self.metrics: dict[str, float] = {}
+
+    def advance(self, run: Run) -> int:
+        """Train the next source from its beginning, or where it was stopped, to its end."""
+        module, config = script_of(self.c, self.grid, self.jobs[self.trained], self.steps)
+        options = RunOptions(
+            out=str(self.folder),
+            name="c{}-s{}".format(*self.jobs[self.trained]),
+            threads=self.threads,
+            log_every=0,
+            eval_every=0,
+            eval_episodes=1,
+            checkpoint_every=self.c.select_every,
+            keep=1_000_000,
+            tensorboard=False,
+            progress=False,
+        )
+        begun = Path(options.out, str(options.name)).exists()
+        try:
+            result = module.main(dataclasses.replace(config, run=options), resume=begun)
+        except Interrupted as stop:
+            raise Stopped(str(stop)) from None
+        self.metrics = {"source_return": result.eval_return}
+        self.trained += 1
+        return self.steps
+
+    def settle(self, run: Run) -> None:
+        """Choose a snapshot of the source that was trained last, and score it."""
+        while self.jobs and len(self.done) < self.trained:
+            job, stop = self.jobs[len(self.done)], (lambda: run.stopping)
+            actors = snapshots(self.folder / "c{}-s{}".format(*job))
+            judge = self._own_worlds(job)
+            best, chosen, cost = -float("inf"), actors[-1], 0
+            for actor in actors:
+                judged = evaluate(policy_of(self.c, actor), judge, seed=CHOOSE_SEED, stop=stop)
+                cost += int(judged.lengths.sum())
+                if judged.mean > best:
+                    best, chosen = judged.mean, actor
+            policy = policy_of(self.c, chosen)
+            row = play_row(policy, self.scored, len(self.grid), seed=EVAL_SEED, stop=stop)
+            self.done.append((row, chosen))
+            self.judged += cost + row.steps
+
+    def _own_worlds(self, job: Job) -> BatchEnv:
+        c, n = self.c, self.c.choose_episodes
+        own = Contexts(self.grid.names, self.grid.table[[job.context]])
+        options = {**c.env_options, "threads": self.threads}
+        return shown(c, self.grid, make(c.env, n, context=own, **options))
+
+    def results(self) -> list[tuple[Row, Any]]:
+        """Return rows and what acts, once all are scored."""
+        return self.done if self.jobs and len(self.done) == len(self.jobs) else []
+
+    def row(self) -> dict[str, Any]:
+        """Return how the last source was judged by its own script."""
+        return dict(self.metrics)
+
+    def actors(self) -> list[Any]:
+        """Return what acts in the sources that are scored already."""
+        return [actor for _, actor in self.done] if self.jobs else []
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far the list is; what is inside a source lies in its own run."""
+        state: dict[str, Any] = {"jobs": [list(j) for j in self.jobs], "judged": self.judged}
+        if self.jobs:
+            done = [(row.returns, row.steps, actor) for row, actor in self.done]
+            state |= {"trained": self.trained, "done": done, "metrics": self.metrics}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        self.begin([Job(*map(int, j)) for j in state["jobs"]])
+        self.judged = int(state["judged"])
+        if self.jobs:
+            self.trained, self.metrics = int(state["trained"]), dict(state["metrics"])
+            self.done = [(Row(row, int(steps)), actor) for row, steps, actor in state["done"]]
+
+
+def worlds_as(c: Any) -> Any:
+    """Return the options with those that the circuit's worlds need."""
+    if c.learner != "circuit":
+        return c
+    own = {"links": LINKS, "time_feature": True}
+    return dataclasses.replace(c, env_options={**c.env_options, **own})
+
+
+def script_of(c: Any, grid: Contexts, job: Job, steps: int) -> tuple[Any, Any]:
+    """Return the script of a source and its configuration there."""
+    values = zip(grid.names, grid.table[job.context].tolist(), strict=True)
+    common = {
+        "env": c.env,
+        "steps": steps,
+        "seed": job.seed,
+        "context": tuple(f"{name}={value!r}" for name, value in values),
+        "env_options": {**c.env_options, **wide_starts(c)},
+    }
+    if c.learner == "ppo":
+        module = methods.script("ppo")
+        return module, module.Config(**common, num_envs=c.num_envs, agent=c.ppo)
+    module = methods.script("ncap")
+    return module, module.Config(**common, links=LINKS, search=c.search, es=c.es)
+
+
+def snapshots(path: Path) -> list[Any]:
+    """Return what acts in each checkpoint of a run, oldest first."""
+    states = []
+    for point in checkpoint.list_checkpoints(path / "checkpoints"):
+        states.append(_acting(checkpoint.read(point)["agent"]))
+    if not states:
+        raise FileNotFoundError(f"{path} has no checkpoints: what was trained there is gone")
+    return states
+
+
+def _acting(agent: Mapping[str, Any]) -> dict[str, Any]:
+    """Return of a learner's state what its policy is made of."""
+    return {k: agent[k] for k in ("best", "policy", "statistics") if k in agent}
+
+
+def policy_of(c: Any, actor: Mapping[str, Any]) -> Policy:
+    """Return the policy of what a snapshot holds."""
+    module = methods.script("ppo" if c.learner == "ppo" else "ncap")
+    config = module.Config(**({"agent": c.ppo} if c.learner == "ppo" else {"links": LINKS}))
+    values = dataclasses.asdict(config)
+    state = {k: v if k != "best" else torch.as_tensor(v) for k, v in actor.items()}
+    policy: Policy = module.load(values, state)[0]
+    return policy
