@@ -90,7 +90,7 @@ PRESETS = {
         env="reverie/Swim-v0",
         context=("density=log:900:9000:20",),
         learner="circuit",
-        steps=96_000,
+        steps=48_000,
         select_every=16_000,
     ),
 }

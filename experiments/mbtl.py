@@ -90,8 +90,10 @@ PRESETS = {
     "quick": Config(
         env="reverie/CartPoleSwingUp-v0",
         context=("length=log:0.3:3:10",),
-        steps=40_000,
-        run=RunOptions(log_every=2_500, eval_every=10_000, checkpoint_every=10_000),
+        steps=48_000,
+        source_steps=8_000,
+        batch=2,
+        run=RunOptions(log_every=4_000, eval_every=16_000, checkpoint_every=16_000),
     ),
 }
 STEP = "sources, or environment steps of all sources"

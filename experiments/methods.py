@@ -34,6 +34,7 @@ METHODS = {
     ),
     "mbtl": Method(".mbtl", "which contexts to train on: trained one by one, or a replayed matrix"),
     "matrix": Method(".matrix", "a transfer matrix: every context trained, scored on all"),
+    "curriculum": Method(".curriculum", "one SAC over all contexts: multi-task, PLR or SFL"),
     "peer": Method(".studies.peer", "Stable-Baselines3's SAC or TD3, written down as our runs are"),
 }
 PARTS = ("Config", "PRESETS", "STEP", "main", "load")  # what a script has

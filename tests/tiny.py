@@ -17,8 +17,23 @@ from reverie.agents.sb3 import PPOConfig
 from reverie.agents.search import SearchConfig
 from reverie.agents.synther.config import DiffusionConfig
 from reverie.envs import make
+from reverie.envs.contexts import parse_contexts
 from reverie.envs.families import members
-from reverie.experiments import bc, dreamland, iql, ncap, oer, ppo, rebrac, sac, synther, td3, td3bc
+from reverie.experiments import (
+    bc,
+    curriculum,
+    dreamland,
+    iql,
+    mbtl,
+    ncap,
+    oer,
+    ppo,
+    rebrac,
+    sac,
+    synther,
+    td3,
+    td3bc,
+)
 from reverie.experiments.loops.collecting import CollectOptions, collect_dataset
 from reverie.experiments.runs.config import RunOptions
 
@@ -156,6 +171,24 @@ def dreaming(module, out, name, **changes):
     )  # fmt: skip
 
 
+def selecting(module, out, name):
+    """Two sources of 330 steps, looked at six times each; saves in the middle of both."""
+    return module.Config(
+        env="reverie/Reacher-v5", context=("gear=1,1.5",), steps=660, source_steps=330,
+        num_envs=3, utd=0.5, learning_starts=90, batch_size=16, select_every=60,
+        choose_episodes=1, score_episodes=1, sac=SACConfig(hidden=(24, 24)), figures=False,
+        run=run_options(out, name),
+    )  # fmt: skip
+
+
+def over_contexts(module, out, name):
+    """PLR over two contexts; three worlds, an episode of each every 150 steps."""
+    options = dataclasses.replace(run_options(out, name), eval_episodes=1)
+    return dataclasses.replace(
+        off_policy(module, out, name), context=("gear=1,1.5",), rule="plr", run=options
+    )
+
+
 GENERATOR = dataclasses.replace(DIFFUSION, terminal="none")
 METHODS = {
     "sac": (sac, off_policy),
@@ -179,6 +212,8 @@ METHODS = {
     "dreamland": (dreamland, dreaming),
     "dreamland-gru": (dreamland, functools.partial(dreaming, kind="gru", learner="es")),
     "dreamland-sac": (dreamland, functools.partial(dreaming, learner="sac", real_share=0.25)),
+    "mbtl": (mbtl, selecting),
+    "curriculum": (curriculum, over_contexts),
     "dreamland-ppo": (dreamland, functools.partial(dreaming, learner="ppo")),
 }
 
@@ -190,7 +225,7 @@ LOOPS = (
     "ppo",
     "ncap",
     "dreamland",
-)  # one method for each loop that saves and resumes
+)  # one method for each loop that saves and resumes; that of sources has tests in test_matrix.py
 # Where a test is about the loop, the other methods of a loop are left to `make test-all`.
 BY_LOOP = [pytest.param(m, marks=[] if m in LOOPS else [pytest.mark.slow]) for m in METHODS]
 
@@ -217,4 +252,9 @@ def judging_worlds(options, result):
     more = {}
     if isinstance(options, oer.Config):  # the last of its tasks
         more["context"] = {"velocity": members(options.env).table[options.tasks - 1, 0]}
+    if isinstance(options, mbtl.Config):  # of each context, served by the library's best
+        more["context"] = parse_contexts(options.context)
+    if isinstance(options, curriculum.Config):
+        more["context"] = parse_contexts(options.context)
+        more["context_in_obs"] = options.context_in_obs
     return make(options.env, 2, **options.env_options, **more), result.evaluation.returns[-2:]

@@ -19,14 +19,21 @@ class Row(NamedTuple):
 
 
 def play_row(
-    policy: Policy, env: BatchEnv, n: int, *, seed: int, stop: Callable[[], bool] = never
+    policy: Policy,
+    env: BatchEnv,
+    n: int,
+    *,
+    seed: int,
+    stop: Callable[[], bool] = never,
+    value: Callable[[Tensor], Tensor] = lambda returns: returns,
 ) -> Row:
     """Return the row of a policy from one batch of E worlds of each of n contexts.
 
-    World i plays context i mod n, one episode. Raises Stopped as `evaluate`.
+    World i plays context i mod n, one episode. `value`: what counts of returns [E, n], by default
+    they themselves. Raises Stopped as `evaluate`.
     """
     judged = evaluate(policy, env, seed=seed, stop=stop)
-    returns = torch.from_numpy(judged.returns[:, 0]).view(-1, n).mean(0)
+    returns = value(torch.from_numpy(judged.returns[:, 0]).view(-1, n)).mean(0)
     return Row(returns, int(judged.lengths.sum()))
 
 

@@ -17,6 +17,7 @@ from . import (
     env,
     gpu,
     learner,
+    matrix,
     offline,
     population,
     population_learner,
@@ -34,6 +35,7 @@ BENCHES: dict[str, Callable[[BenchOptions], Report]] = {
     "offline": offline.run,
     "diffusion": diffusion.run,
     "dream": dream.run,
+    "matrix": matrix.run,
 }
 
 

@@ -47,12 +47,14 @@ class BenchOptions:
             "offline",
             "diffusion",
             "dream",
+            "matrix",
         ]
     ]
     """env: steps of the v5 tasks, replay write included; buffer: sample and add; learner:
     gradient steps; population: a search's rollouts on the swimmer; population-learner: gradient
     steps of K learners as one; gpu: steps on MuJoCo Warp; offline: gradient steps of TD3+BC;
-    diffusion: generated rows; dream: steps of imagined cart-poles"""
+    diffusion: generated rows; dream: steps of imagined cart-poles; matrix: a row of a transfer
+    matrix"""
     threads: int = 2
     """CPU threads of the physics (env, gpu), of torch (buffer, learner), and of every peer that
     has threads"""

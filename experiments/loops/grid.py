@@ -60,7 +60,7 @@ class SourceOptions:
     """the search of the circuit"""
 
 
-def grid_of(c: SourceOptions) -> Contexts:
+def grid_of(c: Any) -> Contexts:
     """Return the contexts; ValueError where there are none."""
     grid = parse_contexts(c.context)
     if grid is None:

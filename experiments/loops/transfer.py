@@ -17,7 +17,7 @@ from ...agents.seeding import stream_seed
 from ...buffers import Layout, ReplayBuffer
 from ...buffers.groups import Groups
 from ...envs import BatchEnv, Contexts, make
-from ...envs.make import PREFIX
+from ...envs.make import PREFIX, noted
 from ...envs.shown import ContextShown
 from ...envs.tasks import TASKS
 from ..runs.directory import Stores
@@ -85,7 +85,9 @@ def wide_starts(c: Any) -> dict[str, Any]:
 
 def shown(c: Any, grid: Contexts, env: BatchEnv) -> BatchEnv:
     """Return worlds that show their context as configured, over the range of the whole grid."""
-    return env if c.context_in_obs == "hidden" else ContextShown(env, grid, c.context_in_obs)
+    if c.context_in_obs == "hidden":
+        return env
+    return noted(ContextShown(env, grid, c.context_in_obs))
 
 
 def row_worlds(c: Any, grid: Contexts, threads: int) -> BatchEnv:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,20 +11,22 @@ import torch
 from made import same_end
 
 from reverie.agents import RandomPolicy, SACConfig, TD3Config
-from reverie.agents.mbtl import load_matrix, scores
-from reverie.agents.mbtl.library import play_row
+from reverie.agents.mbtl import Matrix, MatrixCard, load_matrix, scores
+from reverie.agents.mbtl.curricula import Learnable
+from reverie.agents.mbtl.library import Row, play_row
 from reverie.agents.playing import EVAL_SEED, Stopped, evaluate
 from reverie.agents.sb3 import PPOConfig
 from reverie.agents.search import SearchConfig
 from reverie.envs import make
 from reverie.envs.contexts import parse_contexts
-from reverie.experiments import load_policy, load_run, matrix, sac, td3
+from reverie.experiments import curriculum, load_policy, load_run, matrix, sac, td3
 from reverie.experiments.loops import transfer
 from reverie.experiments.loops.grid import coordinates, trainer_of
 from reverie.experiments.loops.transfer import Job, Population
 from reverie.experiments.runs import stopping
 from reverie.experiments.runs.checkpoint import list_checkpoints
 from reverie.experiments.runs.config import RunOptions
+from reverie.experiments.studies.suite import read_suite
 
 CART = "reverie/CartPoleSwingUp-v0"
 GEARS = ("gear=log:0.5:2:3",)
@@ -312,3 +315,52 @@ def test_sources_of_other_scripts_are_trained_one_after_the_other(changes, tmp_p
     assert same_end(whole, cut) and real is Job
     assert (whole / "matrix.safetensors").read_bytes() == (cut / "matrix.safetensors").read_bytes()
     shutil.rmtree(cut)
+
+
+def test_the_suite_of_matrices_is_what_the_presets_are():
+    path = Path(matrix.__file__).parent / "suites" / "matrices.toml"
+    suite, entries = read_suite(path, Path("out"))
+    assert len(suite.tasks) == len(entries) == 10 and suite.seeds == (0,)
+    for entry in entries:
+        preset = matrix.PRESETS[entry.name]
+        planned = dataclasses.replace(entry.config, run=preset.run)
+        assert planned == preset, entry.name
+
+
+def test_sfl_looks_where_half_succeeds_and_its_steps_count(tmp_path, monkeypatch):
+    """Own returns are 10, 10 and 50; a look, every 100 steps, has five episodes of each."""
+    returns = torch.tensor([[0.0, 8, 9], [9, 8, 9], [9, 9, 9], [9, 9, 9], [0, 8, 9]]).double()
+    card = MatrixCard(CART, ("log gear",), 60, (0,), 0.0, 20.0)
+    at = torch.log(torch.tensor([[0.5], [1.0], [2.0]])).double()
+    Matrix(torch.diag(torch.tensor([10.0, 10.0, 50.0])).double()[..., None], at, card).save(
+        tmp_path / "own"
+    )
+    looked, choose = [], Learnable.look
+
+    def played(policy, env, n, *, seed, stop, value):
+        looked.append(seed)
+        return Row(value(returns).mean(0), 30)
+
+    def look(self, rates):
+        assert rates.tolist() == pytest.approx([0.6, 1.0, 0.0])  # at least 8, 8 and 40
+        choose(self, rates)
+        assert self.chosen.tolist() == [0]
+
+    monkeypatch.setattr(curriculum, "play_row", played)
+    monkeypatch.setattr(Learnable, "look", look)
+    c = curriculum.Config(
+        env=CART, context=GEARS, rule="sfl", matrix=str(tmp_path / "own"), steps=240, num_envs=2,
+        look_every=100, learning_starts=30, batch_size=8, agent=SACConfig(hidden=(8,)), utd=0.1,
+        env_options={"max_episode_steps": 20}, run=run_options(tmp_path, "sfl"),
+    )  # fmt: skip
+    result = curriculum.main(c)
+    assert looked == [curriculum.LOOK_SEED + k for k in (0, 1)]
+    # 100 steps, a look of 30, 70 more to 200, another of 30, and 10 more.
+    assert result.steps == 240
+    rows = load_run(result.path).frame("train")
+    assert rows["look_steps"].tolist()[-1] == 60 and list(rows["step"]) == [60, 130, 180, 240]
+    assert rows["episodes"][-1] == 180 // 40 * 2
+    with pytest.raises(ValueError, match="sfl: give --matrix"):
+        curriculum.main(dataclasses.replace(c, matrix=None))
+    with pytest.raises(ValueError, match=r"is of 3 contexts of .* not 2 of"):
+        curriculum.main(dataclasses.replace(c, context=("gear=1,2",)))

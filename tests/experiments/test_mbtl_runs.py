@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 import torch
 from made import same_end
+from tiny import finished
 
 from reverie.agents.mbtl import RULES, Matrix, MatrixCard, replay, scores, selector_of
 from reverie.agents.mbtl.synthetic import hill, line_contexts
-from reverie.agents.playing import Stopped
+from reverie.agents.playing import EVAL_SEED, Stopped, evaluate
+from reverie.envs import make
+from reverie.envs.contexts import parse_contexts
 from reverie.experiments import load_policy, load_run, mbtl
+from reverie.experiments.runs import checkpoint
 from reverie.experiments.runs.checkpoint import list_checkpoints
 from reverie.experiments.runs.config import RunOptions
 from reverie.experiments.runs.run import Run
@@ -131,3 +135,49 @@ def test_a_replay_has_no_policy_and_every_rule_has_its_option(tmp_path):
     assert set(typing.get_args(field)) == set(RULES)
     assert json.loads((path / "config.json").read_text())
     assert dataclasses.replace(mbtl.Config(), selector="pairs").selector in RULES
+
+
+def test_a_trained_selection_by_hand(tmp_path):
+    """Two picks of 330 steps: rows are those of the library, in units for the selector alone."""
+    options, result = finished("mbtl")
+    rows = load_run(result.path).frame("train")
+    policy = load_policy(result.path).policy
+    c = dataclasses.replace(options, steps=330)
+    first = selector_of("improved", torch.tensor([[1.0], [1.5]]).double(), k=2).ask()[0]
+    assert rows["sources"].tolist() == [0] * 5 + [1] * 5 + [2]
+    assert rows["context"][5] == first and rows["context"][-1] == 1 - first
+    env = make(c.env, 2, context=parse_contexts(c.context))
+    played = [evaluate(p, env, seed=EVAL_SEED).returns[:, 0] for p in policy.policies]
+    assert rows["own_return"][[5, -1]].tolist() == [played[0][first], played[1][1 - first]]
+    assert rows["performance"][-1] == pytest.approx(np.max(played, 0).mean())
+    assert policy.serves == np.argmax(played, 0).tolist()
+    assert np.array_equal(result.evaluation.returns[:, 0], np.max(played, 0))
+    state = checkpoint.read(list_checkpoints(result.path / "checkpoints")[-1])
+    units = state["agent"]["selector"]["rows"].numpy()  # low 0, high 50: the time limit
+    np.testing.assert_allclose(units, np.array(played) / 50)
+    # Six looks of one episode each at 60, 120 ... 330 and a row of two, of 50 steps, for each.
+    assert rows["evaluation_steps"][-1] == 2 * (6 + 2) * 50
+
+
+def test_what_a_trained_selection_refuses(tmp_path):
+    train = {"env": "reverie/Reacher-v5", "context": ("gear=1,1.5",), "source_steps": 10}
+    with pytest.raises(ValueError, match=r"steps=30 are 3 sources of 10 steps, 1 at once; there"):
+        mbtl.main(config(tmp_path, "a", **train, **{"steps": 30}))
+    with pytest.raises(ValueError, match="no contexts of reverie/Reacher-v5"):
+        mbtl.main(config(tmp_path, "a", env="reverie/Reacher-v5"))
+    with pytest.raises(ValueError, match="a replay has the contexts of its matrix"):
+        mbtl.main(config(tmp_path, "a", context=("gear=1,2",)))
+    with pytest.raises(ValueError, match=r"from low=0\.0 to high=-1"):
+        mbtl.main(config(tmp_path, "a", **train, **{"steps": 10, "high": -1.0}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_that_are_as_good_and_few_contexts_leave_the_selector_a_process():
+    """Two equal sources of ten contexts: the noise of a mean of ten returns is all there is."""
+    x = torch.linspace(0, 1, 10, dtype=torch.float64)[:, None]
+    rows = torch.rand(2, 10, generator=torch.Generator().manual_seed(0)).double()
+    s = selector_of("improved", x, k=5)
+    for i, row in zip((2, 7), rows - rows.mean(1, keepdim=True), strict=True):
+        s.tell(i, row)
+    look = s.rule.look(s.seen)
+    assert bool(look.gain.isfinite().all()) and s.ask()[0] not in (2, 7)

@@ -25,8 +25,10 @@ from reverie.envs.errors import unknown
 from reverie.experiments import (
     bc,
     cli,
+    curriculum,
     dreamland,
     iql,
+    matrix,
     mbtl,
     ncap,
     oer,
@@ -59,7 +61,8 @@ from reverie.experiments.studies.compare import CompareOptions
 from reverie.experiments.studies.suite import parse_seeds
 
 SCRIPTS = (
-    sac, td3, ppo, bc, td3bc, iql, rebrac, oer, ncap, synther, dreamland, mbtl, peer
+    sac, td3, ppo, bc, td3bc, iql, rebrac, oer, ncap, synther, dreamland, mbtl, matrix,
+    curriculum, peer
 )  # fmt: skip
 SMALL = ["--learning-starts", "20", "--batch-size", "8", "--hidden", "8", "--eval-episodes", "1",
          "--buffer-size", "500", "--threads", "1", "--steps", "40", "--no-tensorboard",
@@ -401,7 +404,7 @@ def put(config, path, value):
     return dataclasses.replace(config, **{first: new})
 
 
-BELOW_ZERO = {"target_entropy", "log_std", "osc_start"}
+BELOW_ZERO = {"target_entropy", "log_std", "osc_start", "low", "high"}
 COMMANDS = (EvalOptions, WatchOptions, CheckOptions, CollectOptions, CompareOptions)
 EVERY = [(m.Config, path, kind, many) for m in SCRIPTS for path, kind, many in fields(m.Config)]
 EVERY += [(cls, path, kind, many) for cls in COMMANDS for path, kind, many in fields(cls)]

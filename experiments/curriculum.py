@@ -1,0 +1,192 @@
+"""Train one SAC over all contexts of a task: uniformly (multi-task), by PLR, or by SFL."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor
+from tyro.conf import OmitArgPrefixes
+
+from ..agents import SAC, Policy, SACConfig
+from ..agents.actors import gaussian_policy, go_on
+from ..agents.mbtl import load_matrix
+from ..agents.mbtl.curricula import Learnable, Replayed, Uniform, td_errors
+from ..agents.mbtl.library import Row, play_row
+from ..agents.playing import EVAL_SEED, SEED_STRIDE, Evaluation
+from ..agents.seeding import stream_seed
+from ..buffers import Transitions
+from ..envs import BatchEnv, Contexts, make
+from ..envs.reality import require_real
+from .loops import offpolicy
+from .loops.chosen import Chosen
+from .loops.grid import grid_of
+from .loops.options import UpdateOptions
+from .loops.session import build
+from .loops.transfer import shown, wide_starts
+from .runs.config import RunOptions, check
+from .runs.resources import use_threads
+from .runs.result import Result
+from .runs.run import Run
+
+LOOK_SEED = EVAL_SEED + 2  # start states of SFL's looks
+
+
+@dataclass(frozen=True)
+class Config(UpdateOptions):
+    """One policy for all contexts."""
+
+    env: str = "reverie/CartPoleSwingUp-v0"
+    """task of ours"""
+    context: tuple[str, ...] = ("length=log:0.3:3:20",)
+    """the contexts: length=log:0.3:3:20, gear=lin:0.5:2:10 or mass=0.5,1,2; every combination"""
+    rule: Literal["multitask", "plr", "sfl"] = "multitask"
+    """which context the next episode plays: any; by its last TD error; half by p (1 - p)"""
+    context_in_obs: Literal["hidden", "raw", "normalised"] = "normalised"
+    """whether observations tell the context: as it is, or from -1 to 1 over the grid"""
+    wide: bool = True
+    """train from wide random starts, where the task has that option"""
+    steps: int = 50_000
+    """environment transitions, those of SFL's looks among them"""
+    batch_size: int = 64
+    """transitions per gradient update"""
+    learning_starts: int = 500
+    """transitions of random actions before the first update"""
+    matrix: str | None = None
+    """matrix of the same contexts, whose own-context returns SFL's successes are a share of"""
+    success: float = 0.8
+    """that share"""
+    top: float = 0.2
+    """share of the contexts that SFL chooses"""
+    look_every: int = 5_000
+    """environment transitions between SFL's looks: a tenth of the budget"""
+    look_episodes: int = 5
+    """episodes of each context in a look"""
+    agent: SACConfig = field(default_factory=lambda: SACConfig(hidden=(32, 32), lr=1e-3))
+    """the learner"""
+    run: OmitArgPrefixes[RunOptions] = field(
+        default_factory=lambda: RunOptions(log_every=5_000, eval_every=10_000)
+    )
+    """the run directory; eval_episodes are of each context"""
+
+
+PRESETS = {
+    "default": Config(),
+    "plr": Config(rule="plr"),
+    "sfl": Config(rule="sfl"),
+}
+STEP = "environment steps"
+
+
+class Curriculum:
+    """A rule with what it is told: TD errors of episodes, success rates of looks."""
+
+    def __init__(self, rule: Uniform, references: Tensor | None) -> None:
+        self.rule, self.references = rule, references
+        self.agent: SAC | None = None  # whose errors are told; there once the worlds are
+        self.episodes, self.looked, self.look_steps = 0, 0, 0
+
+    def next(self) -> int:
+        """Return the context of the next episode."""
+        return self.rule.next()
+
+    def ended(self, context: int, episode: Transitions) -> None:
+        """Tell the rule how much the learner errs on an episode that ended."""
+        assert self.agent is not None
+        self.rule.told(context, float(td_errors(self.agent, episode).mean()))
+        self.episodes += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a bit-exact continuation needs."""
+        counts = (self.episodes, self.looked, self.look_steps)
+        return {"rule": self.rule.state_dict(), "counts": counts}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        self.rule.load_state_dict(state["rule"])
+        self.episodes, self.looked, self.look_steps = map(int, state["counts"])
+
+
+def curriculum_of(c: Config, grid: Contexts) -> Curriculum:
+    """Return the rule as configured; ValueError where SFL lacks the matrix, or it does not fit."""
+    n, seed = len(grid), stream_seed(c.seed, "curriculum")
+    if c.rule != "sfl":
+        return Curriculum((Uniform if c.rule == "multitask" else Replayed)(n, seed), None)
+    if c.matrix is None:
+        raise ValueError("sfl: give --matrix, whose own-context returns say what a success is")
+    stored = load_matrix(c.matrix)
+    if len(stored.contexts) != n or stored.card.task != c.env:
+        raise ValueError(
+            f"{c.matrix} is of {len(stored.contexts)} contexts of {stored.card.task}, not {n} of "
+            f"{c.env}"
+        )
+    top = max(1, round(c.top * n))
+    return Curriculum(Learnable(n, seed, top), stored.values.mean(2).diagonal().clone())
+
+
+def main(config: Config | None = None, *, resume: bool = False) -> Result:
+    """Train as configured; `resume` continues the run directory bit for bit."""
+    c = check(config or Config())
+    grid, threads = grid_of(c), use_threads(c.run.threads)
+    require_real(c.env, grid, c.env_options)
+    curriculum = curriculum_of(c, grid)
+
+    def worlds(each: int, **more: Any) -> BatchEnv:
+        options = {**c.env_options, **more, "threads": threads}
+        return shown(c, grid, make(c.env, each * len(grid), context=grid, **options))
+
+    env = Chosen(worlds(c.num_envs, seed=c.seed * SEED_STRIDE, **wide_starts(c)), curriculum)
+    look = worlds(c.look_episodes)
+    s = build(SAC, c, env=env, judge=worlds(c.run.eval_episodes))
+    assert isinstance(s.agent, SAC)
+    curriculum.agent, s.more["curriculum"] = s.agent, curriculum
+    label = f"curriculum-{c.rule}-{c.env.split('/')[-1]}-s{c.seed}"
+    with Run("curriculum", c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
+        judged = train(run, s, c, curriculum, look)
+    return Result(run.path, run.step, judged)
+
+
+def train(run: Run, s: Any, c: Config, curriculum: Curriculum, look: BatchEnv) -> Evaluation:
+    """Train until `c.steps` transitions, looks included; return the last evaluation."""
+    judge, learned = offpolicy.looks(run, s)
+
+    def row() -> dict[str, Any]:
+        told = {"episodes": curriculum.episodes, "look_steps": curriculum.look_steps}
+        return {**learned(), **told}
+
+    judged: Evaluation | None = None
+    for _ in offpolicy.steps(run, s, c):
+        due = run.step // c.look_every
+        if isinstance(curriculum.rule, Learnable) and due > curriculum.looked:
+            with run.interruptible(s.state_dict, s.stores):
+                seen = rates(s.agent, look, curriculum, c.success, run)
+            curriculum.looked = due
+            spend(run, seen.steps, curriculum)
+            curriculum.rule.look(seen.returns)
+        judged = run.after_step(judge, row, s.state_dict, s.stores)
+    return run.final(judged, judge)
+
+
+def rates(agent: Policy, look: BatchEnv, curriculum: Curriculum, share: float, run: Run) -> Row:
+    """Return the share of successes on each context [N], and the steps that they cost."""
+    assert curriculum.references is not None, "only SFL looks"
+    least, seed = share * curriculum.references, LOOK_SEED + curriculum.looked
+
+    def succeeds(returns: Tensor) -> Tensor:
+        return (returns >= least).double()
+
+    stop = lambda: run.stopping  # noqa: E731
+    return play_row(agent, look, len(least), seed=seed, stop=stop, value=succeeds)
+
+
+def spend(run: Run, steps: int, curriculum: Curriculum) -> None:
+    """Count a look's steps among the run's: what is due since the last row stays due."""
+    previous = run.previous
+    run.tick(steps)
+    run.previous = previous
+    curriculum.look_steps += steps
+
+
+def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Policy, int]:
+    """Return the policy of a run's checkpoint, and the width of its observations."""
+    policy, obs_dim = gaussian_policy(state["actor"])
+    return go_on(policy, state.get("acting")), obs_dim
