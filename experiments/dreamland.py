@@ -18,7 +18,7 @@ from ..agents.playing import EVAL_SEED, Evaluation, evaluate
 from ..agents.sb3 import PPOConfig
 from ..agents.search import SearchConfig
 from .loops import offpolicy, onpolicy, searching
-from .loops.deploying import RULES
+from .loops.deploying import RULES, SWIM
 from .loops.dreaming import judged_store
 from .loops.land import Land, build, dreamt, load_land, real_policy
 from .loops.options import WorldOptions
@@ -43,7 +43,8 @@ class Config(WorldOptions):
     learner: Literal["cma", "es", "ars", "sac", "td3", "ppo"] = "cma"
     """what trains in the dream"""
     controller: Literal["mlp", "linear", "circuit"] = "mlp"
-    """what the searches train: tanh networks, or NCAP's circuit for the N-link swimmer"""
+    """what the searches train: tanh networks, or NCAP's circuit for the N-link swimmer, whose
+    observations get a clock then"""
     hidden: tuple[int, ...] = (12,)
     """hidden layer widths of an mlp under a search"""
     controllers: int = 1
@@ -139,6 +140,16 @@ PRESETS = {
         model=ModelConfig(kind="ensemble"), dream=DreamConfig(scope="step", horizon=5),
         run=RunOptions(eval_every=50_000, log_every=10_000, checkpoint_every=50_000),
     ),
+    "circuit": replace(  # the swimmer's own prior, in dreams of it
+        _DDL,
+        env=SWIM,
+        env_options={"max_episode_steps": 100},
+        controller="circuit",
+        steps=1_200_000,
+        select_every=120_000,
+        collect=15_000,
+        es=SearchConfig(population=24, sigma=0.2),
+    ),
     "quick": replace(
         _DDL, steps=1_440_000, select_every=144_000, dream=DreamConfig(scope="step"),
         model=ModelConfig(updates=4_000),
@@ -150,6 +161,8 @@ STEP = "dream steps (of each controller)"
 def main(config: Config | None = None, *, resume: bool = False) -> Result:
     """Train as configured; `resume` continues the run directory bit for bit."""
     c = check(config or Config())
+    if c.controller == "circuit" and c.env == SWIM:
+        c = replace(c, env_options={**c.env_options, "time_feature": True})
     p = build(c)
     label = f"dreamland-{c.env.split('/')[-1]}-s{c.seed}"
     with Run("dreamland", c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:

@@ -122,7 +122,9 @@ class MDNRNN(nn.Module):
         batch, mask = batch.map(lambda x: x[:, skip:]), mask[:, skip:].float()
         of_dims, reward, end = self.heads(torch.stack(hs[skip:], 1))
         targets, told = self.scales.targets(batch), mask * known(batch)
-        loss = mean_over(nll(of_dims, targets[..., :-1]).mean(-1), told)
+        varies = self.scales.varies[:-1].float()  # what does not has no end of likelihood
+        nats = nll(of_dims, targets[..., :-1]) @ varies / varies.sum().clamp(min=1)
+        loss = mean_over(nats, told)
         if self.reward:
             loss = loss + mean_over((reward - targets[..., -1]).square(), told)
         if not bool(self.scales.ends):

@@ -18,6 +18,8 @@ def known(batch: Transitions) -> Tensor:
 class Scales(nn.Module):
     """Z-scores of observations and of what is predicted of them, the reward's apart.
 
+    What is the same in every row (a clock's tick, a reward of 1) stays so whatever is predicted.
+
     A small reward beside large state changes weighs as much as each of them (Barkley &
     Fridovich-Keil 2025). `target`: what is predicted, the change of the observation or the next.
     """
@@ -52,6 +54,11 @@ class Scales(nn.Module):
         """Steps of the longest episode of the data; 0 before any."""
         return int(self.facts[1])
 
+    @property
+    def varies(self) -> Tensor:
+        """Which numbers to be predicted [O + 1] differ between rows: others are their mean."""
+        return self.out_std > 0
+
     def fit(self, rows: Transitions, horizon: int) -> None:
         """Take the statistics of rows [B]; those that do not tell the successor give no target."""
         there = known(rows) > 0
@@ -61,12 +68,13 @@ class Scales(nn.Module):
         self.low.copy_(seen.amin(0))
         self.high.copy_(seen.amax(0))
         self.facts.copy_(torch.tensor([float(rows.terminated.any()), horizon]))
-        targets = self.raw(rows)[there]
-        for name, x in (("obs", rows.obs), ("out", targets)):
+        size = torch.maximum(self.low.abs(), self.high.abs())
+        for name, x, unit in (("obs", rows.obs, 1.0), ("out", self.raw(rows)[there], 0.0)):
             mean, std = x.mean(0), x.std(0)
-            constant = std <= 1e-6 * mean.abs()  # relative: rewards may be of any size
+            # Relative: rewards may be of any size, and a clock's ticks differ by its rounding.
+            constant = std <= 1e-6 * size[: len(std)]
             getattr(self, f"{name}_mean").copy_(mean)
-            getattr(self, f"{name}_std").copy_(torch.where(constant, 1.0, std))
+            getattr(self, f"{name}_std").copy_(torch.where(constant, unit, std))
 
     def raw(self, batch: Transitions) -> Tensor:
         """Return what is to be predicted [..., O + 1], in the data's units."""
@@ -75,7 +83,7 @@ class Scales(nn.Module):
 
     def targets(self, batch: Transitions) -> Tensor:
         """Return what is to be predicted [..., O + 1], as z-scores."""
-        return (self.raw(batch) - self.out_mean) / self.out_std
+        return (self.raw(batch) - self.out_mean) / torch.where(self.varies, self.out_std, 1.0)
 
     def inputs(self, obs: Tensor) -> Tensor:
         """Return observations [..., O] as z-scores."""

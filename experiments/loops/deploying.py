@@ -22,6 +22,7 @@ from .searching import Controllers
 
 Snapshot = Mapping[str, Any]  # what a policy is made of: tensors by name
 RULES = ("dream", "last")
+SWIM = "reverie/Swim-v0"  # what the circuit is for
 WORLDS = 10  # real ones that are collected from together
 
 
@@ -199,8 +200,8 @@ def build_controller(c: Any, obs_dim: int, act_dim: int) -> Controller:
         return TanhNetwork(obs_dim, act_dim, () if c.controller == "linear" else c.hidden)
     if obs_dim != 4 * act_dim + 4:
         raise ValueError(
-            f"the circuit swims: it needs reverie/Swim-v0 with env_options time_feature=True, and "
-            f"no features; {c.env} shows {obs_dim} numbers for {act_dim} actions"
+            f"the circuit swims: it needs {SWIM}, and no features; {c.env} shows {obs_dim} numbers "
+            f"for {act_dim} actions"
         )
     return Circuit(act_dim, joint_limit(act_dim + 1), c.circuit)
 

@@ -21,6 +21,7 @@ from ...envs.contexts import parse_contexts
 from ..runs.resources import use_threads
 from . import session
 from .deploying import (
+    SWIM,
     Chosen,
     Collector,
     Snapshot,
@@ -96,6 +97,11 @@ def refuse(c: Any) -> None:
         raise ValueError("real_share is for sac and td3, on observations without features")
     if c.controller == "circuit" and not searched:
         raise ValueError(f"the circuit is searched for here ({', '.join(SEARCHED)})")
+    if c.controller == "circuit" and (c.env != SWIM or c.model.target != "delta"):
+        raise ValueError(
+            f"the circuit swims by a clock, which a dream keeps with model.target=delta: it needs "
+            f"{SWIM} and that; got {c.env}, {c.model.target}"
+        )
     if c.collect > c.real_size:
         raise ValueError(f"collect={c.collect} real steps do not fit real_size={c.real_size}")
 

@@ -8,6 +8,7 @@ from dreamt import KINDS, adding, config, fitted
 
 from reverie.agents.dreams import files
 from reverie.agents.dreams.data import episodes, held_out
+from reverie.agents.dreams.fan import open_loop, some_masks
 from reverie.agents.dreams.fit import Fit
 from reverie.agents.dreams.models import build
 from reverie.buffers import Card, Dataset, Layout, ReplayBuffer, Transitions
@@ -129,12 +130,39 @@ def test_units_by_hand():
     s = model.scales
     assert s.low.tolist() == [0, 5] and s.high.tolist() == [8, 5]  # of obs and next_obs
     assert s.obs_mean.tolist() == [2] and s.obs_std.tolist() == [2]
-    assert s.out_mean.tolist() == [2, 5]  # changes 1, 1, 4; a constant reward has unit 1
-    assert s.out_std.tolist() == pytest.approx([3**0.5, 1])
+    assert s.out_mean.tolist() == [2, 5]  # changes 1, 1, 4; the reward is 5 whatever is predicted
+    assert s.out_std.tolist() == pytest.approx([3**0.5, 0])
     assert bool(s.ends) and s.horizon == 3
     assert s.targets(rows)[2].tolist() == pytest.approx([2 / 3**0.5, 0])
     next_obs, reward = s.outputs(obs, s.targets(rows))
     assert torch.allclose(next_obs, after) and torch.allclose(reward, rows.reward)
+    _, reward = s.outputs(obs, torch.full((3, 2), 7.0))
+    assert reward.tolist() == [5, 5, 5]
+
+
+@pytest.mark.parametrize("kind", ["mlp", "gru"])
+def test_a_clock_ticks_whatever_a_model_was_fitted_to(kind):
+    """Ticks of 1/500 from -1 differ by their rounding; 100 dreamt ones are a fifth."""
+    store = adding(10, length=50)
+    rows = store.layout.unpack(store.rows())
+    ticks = torch.arange(50.0).repeat(10)[:, None]
+    timed = ReplayBuffer(Layout(3, 2), 500)
+    timed.add(
+        rows._replace(
+            obs=torch.cat([rows.obs, ticks / 500 - 1], 1),
+            next_obs=torch.cat([rows.next_obs, (ticks + 1) / 500 - 1], 1),
+        )
+    )
+    model = build(3, 2, config(kind, updates=20))
+    fitted(model, timed)
+    if kind == "gru":  # a density of what never varies has no bound: it is not learned
+        loss = model.loss(*timed.sample_windows(8, 6, 2), ())
+        (bias,) = torch.autograd.grad(loss, [model.head.bias])
+        of_dims = bias[: 3 * 3 * 5].view(3, 3, 5)
+        assert not of_dims[:, 2].any() and of_dims[:, :2].abs().sum() > 0
+    masks = some_masks(model, 500, 0.5, 0)
+    said = open_loop(model, timed.layout.unpack(timed.rows()).obs, torch.ones(500, 100, 2), masks)
+    assert torch.allclose(said[:, -1, 2], ticks[:, 0] / 500 - 1 + 0.2, atol=1e-4)
 
 
 @every_kind
