@@ -14,7 +14,7 @@ from ...buffers.source import leaves, load_state, state_of
 from ...envs import BatchEnv
 from ..runs.run import Run
 from .build import context_values, replay_for, worlds_for
-from .sources import compose, open_datasets, parse_data, require_same
+from .sources import compose, open_branches, open_datasets, parse_data, require_same
 
 
 def build(
@@ -35,10 +35,12 @@ def build(
     datasets = []
     if source is None:
         parts = parse_data(getattr(c, "data", ("replay",)))
-        datasets = [d.to(c.run.device) for d in open_datasets(parts, c.seed, c.env, c.env_options)]
-        for d in datasets:
+        stored = [p for p in parts if not p.dreamt]
+        datasets = [d.to(c.run.device) for d in open_datasets(stored, c.seed, c.env, c.env_options)]
+        dreams = open_branches(parts, c, buffer, agent)
+        for d in (*datasets, *dreams):
             d.layout.require(agent.columns, agent_class.__name__)
-        source = compose(parts, datasets, buffer)
+        source = compose(parts, datasets, buffer, dreams)
     return Session(agent, env, judge, buffer, source, c.seed, datasets)
 
 
@@ -80,7 +82,7 @@ class Session:
     def begin(self, run: Run) -> torch.Tensor:
         """Return the first observations, or those at which the newest checkpoint left off."""
         run.home.note(**self.env.notes)
-        require_same(run.home, self.datasets)
+        require_same(run.home, self.datasets, leaves(self.source))
         with run.restored(self.stores) as state:
             if state is None:
                 return self.env.reset()

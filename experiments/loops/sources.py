@@ -20,12 +20,17 @@ from .stored import synthetic
 class Part:
     """One part of the data, with its share of a batch: `replay`, without a path, or a dataset.
 
-    `synther:RUN` is the path of a run's synthetic rows, `dream:RUN` of rows dreamt in its model,
-    `minari:ID` of Minari's data.
+    `synther:RUN` is the path of a run's synthetic rows, `dream:RUN` of rows dreamt in its model
+    (`Branches` where there is a replay, else `dreamt_rows`), `minari:ID` of Minari's data.
     """
 
     path: str | None
     share: float
+
+    @property
+    def dreamt(self) -> bool:
+        """Whether its rows are dreamt: where there is a replay, anew for each batch."""
+        return self.path is not None and self.path.startswith("dream:")
 
 
 def parse_data(texts: Sequence[str]) -> list[Part]:
@@ -112,25 +117,53 @@ def open_datasets(
     return [open_dataset(p, stream_seed(seed, f"data {i}"), *named) for i, p in enumerate(paths)]
 
 
-def require_same(home: Directory, datasets: Sequence[Dataset]) -> None:
-    """Note the digests of a run's data; ValueError where it was begun with other data."""
+def open_branches(parts: Sequence[Part], config: Any, replay: ReplayBuffer, agent: Any) -> Any:
+    """Return what dreams the rows of each `dream:RUN` anew, from the replay and by the agent.
+
+    Raises ValueError where there is no replay to begin at, or not on the CPU.
+    """
+    runs = [p.path.removeprefix("dream:") for p in parts if p.dreamt and p.path]
+    if not runs:
+        return []
+    from .branches import Branches  # most runs have no use for all of it
+
+    if config.run.device != "cpu" or all(p.path is not None for p in parts):
+        raise ValueError(
+            "--data dream:RUN dreams from steps of the replay, on the CPU: give replay beside it, "
+            f"replay:0.5 dream:RUN:0.5, and device=cpu (it is {config.run.device})"
+        )
+    seeds = [stream_seed(config.seed, f"dreams {i}") % 2**62 for i in range(len(runs))]
+    return [Branches(x, config.env, replay, agent, s) for x, s in zip(runs, seeds, strict=True)]
+
+
+def require_same(home: Directory, datasets: Sequence[Dataset], dreams: Sequence[Any] = ()) -> None:
+    """Note the digests of a run's data, and of models that rows are dreamt in (those of `dreams`
+    with a digest); ValueError where it was begun with others.
+    """
     home.same(**{f"data {i}": rows_digest(d.rows) for i, d in enumerate(datasets)})
+    models = [d.digest for d in dreams if hasattr(d, "digest")]
+    home.same(**{f"world model {i}": told for i, told in enumerate(models)})
 
 
 def compose(
-    parts: Sequence[Part], datasets: Sequence[Dataset], replay: ReplayBuffer | None
+    parts: Sequence[Part],
+    datasets: Sequence[Dataset],
+    replay: ReplayBuffer | None,
+    dreams: Sequence[Any] = (),
 ) -> Source:
-    """Return the source of batches: the replay buffer, the datasets, in their shares."""
-    data = iter(datasets)
+    """Return the source of batches, in their shares: the replay buffer, the datasets, and dreams;
+    without the latter, dreamt rows are datasets too.
+    """
+    data, live = iter(datasets), iter(dreams)
     sources: list[tuple[Source, float]] = []
     for part in parts:
-        source = replay if part.path is None else next(data)
+        source = replay if part.path is None else next(live if part.dreamt and dreams else data)
         if source is None:
             raise ValueError("--data replay: there is no replay buffer here")
         sources.append((source, part.share))
     if not sources:
         raise ValueError("--data names nothing: give replay, dataset:PATH or both")
-    layouts = [s.layout for s in (replay, *datasets) if s is not None]
+    layouts = [s.layout for s in (replay, *datasets, *dreams) if s is not None]
     widths = {(x.obs_dim, x.act_dim) for x in layouts}
     if len(widths) > 1:
         raise ValueError(f"--data: parts of different (obs, action) widths {sorted(widths)}")

@@ -1,17 +1,24 @@
 """Dream worlds, part by part: each controller, model and scope of `reverie dreamland` in a run."""
 
 import dataclasses
+import json
+import math
+from pathlib import Path
 
 import pytest
 import torch
 from tiny import config
 
+from reverie.agents import evaluate
 from reverie.agents.ncap import Circuit, CircuitConfig, joint_limit
 from reverie.agents.playing import EVAL_SEED
 from reverie.agents.search import SearchConfig
+from reverie.buffers import Layout, ReplayBuffer, Source, Transitions
 from reverie.envs import make
-from reverie.experiments import dreamland, load_policy
+from reverie.experiments import dreamland, load_policy, sac
+from reverie.experiments.loops.branches import Branches
 from reverie.experiments.loops.dreamt import open_dream, reopen
+from reverie.experiments.runs import checkpoint
 
 SWIM, LIMIT = "reverie/Swim-v0", {"max_episode_steps": 40}
 
@@ -72,3 +79,148 @@ def test_the_circuit_asks_for_a_swimmer_and_a_clock(env, target, tmp_path):
     with pytest.raises(ValueError, match=f"the circuit swims by a clock.* got {env}, {target}"):
         dreamland.main(dataclasses.replace(options, model=model))
     assert not (tmp_path / "no").exists()
+
+
+def small(preset, out, **model):
+    """A preset of `reverie dreamland` with all its parts, each of them small."""
+    p, tiny = dreamland.PRESETS[preset], config("dreamland", out, "run")
+    sizes = {"members": 2, "updates": 40, "batch_size": 16, "window": 6, "judge_every": 20}
+    sizes["hidden"] = (12,) * len(p.model.hidden)
+    small_model = dataclasses.replace(p.model, **{**sizes, **model})
+    names = ("episodes", "select_every", "select_episodes", "num_envs", "learning_starts",
+             "batch_size", "buffer_size", "collect", "real_size", "sac", "run")  # fmt: skip
+    return dataclasses.replace(
+        p, steps=180, model=small_model, hidden=(4,), env_options={"max_episode_steps": 5},
+        es=dataclasses.replace(p.es, population=6), round_every=min(p.round_every, 100),
+        dream=dataclasses.replace(p.dream, horizon=min(p.dream.horizon, 5), copies=3),
+        **{name: getattr(tiny, name) for name in names},
+    )  # fmt: skip
+
+
+GRU = {"kind": "gru", "hidden": (12,)}
+RUNS = [  # fast
+    ("layer-norm", {}),
+    ("masksembles", {}),
+    ("mc-mean", GRU),
+    ("gep", {}),
+    ("faithful", {}),
+    ("mbpo", {}),
+]
+SLOW_RUNS = [
+    *((p, {}) for p in dreamland.PRESETS if (p, {}) not in RUNS and p not in ("default", "quick")),
+    ("layer-norm", GRU),
+    ("masksembles", {**GRU, "p_train": 0.2}),  # of 0.05 five observed numbers keep all five
+    ("masksembles", {"layer_norm": True, "fixed": 4}),
+    ("ensemble", {"layer_norm": True, "target": "next"}),
+]
+CASES = [*RUNS, *(pytest.param(*row, marks=pytest.mark.slow) for row in SLOW_RUNS)]
+
+
+@pytest.mark.parametrize(("preset", "model"), CASES, ids=str)
+def test_every_preset_dreams_and_is_deployed(preset, model, tmp_path):
+    result = dreamland.main(options := small(preset, tmp_path, **model))
+    rows = [json.loads(x) for x in (result.path / "metrics.jsonl").read_text().splitlines()]
+    numbers = [x for row in rows for x in row.values() if isinstance(x, float)]
+    assert all(math.isfinite(x) for x in numbers)
+    (wrong, *_), ends = ([r for r in rows if r["kind"] == kind] for kind in ("world model", "eval"))
+    assert wrong["masked_one_step_error"] != wrong["one_step_error"]
+    worlds = make(options.env, 2, **load_policy(result.path).config["env_options"])
+    deployed = evaluate(load_policy(result.path), worlds, seed=EVAL_SEED)
+    assert deployed.mean == pytest.approx(ends[-1]["return"], abs=1e-5)
+
+
+# -- rows that are dreamt while a learner learns
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    out = tmp_path_factory.mktemp("model")
+    options = small("ddl", out)
+    return str(dreamland.main(dataclasses.replace(options, steps=30)).path)
+
+
+class Still:
+    """Acts as it is told: a policy that changes while it learns."""
+
+    now = 0.25
+
+    def initial_state(self, n):
+        return ()
+
+    def act(self, obs, state, *, explore):
+        assert explore
+        return torch.full((len(obs), 1), self.now), state
+
+
+@pytest.fixture
+def replay():
+    """Forty steps at 0.1 m, 0.2 m, ... to the right."""
+    store = ReplayBuffer(Layout(5, 1), 40)
+    obs = torch.tensor([0.0, -1.0, 0.0, 0.0, 0.0]) + 0.1 * torch.arange(40.0)[:, None]
+    zero = torch.zeros(40)
+    store.add(Transitions(obs, zero[:, None], zero, obs, zero, (torch.arange(40) == 39).float()))
+    return store
+
+
+def test_a_batch_is_dreamt_anew_from_the_replay_by_the_policy_of_now(model, replay):
+    policy = Still()
+    source = Branches(model, None, replay, policy, 3)
+    first = source.sample(50)
+    assert isinstance(source, Source) and first.action.tolist() == [[0.25]] * 50
+    steps = first.map(lambda x: x.view(5, 10, *x.shape[1:]))  # ten dreams of five steps
+    known = {tuple(x) for x in replay.layout.unpack(replay.rows()).obs.tolist()}
+    assert all(tuple(x) in known for x in steps.obs[0].tolist())
+    assert torch.equal(steps.obs[1:], steps.next_obs[:-1])
+    assert steps.truncated[-1].all() and not steps.truncated[:-1].any()
+    r = reopen(Path(model))
+    whole = r.world.model.predict(steps.obs[0], steps.action[0], (), (), None)
+    assert not torch.allclose(whole.next_obs, steps.next_obs[0])  # each under a mask of its own
+    policy.now = -0.5
+    second, kept = source.sample(12), source.state_dict()
+    assert second.action.tolist() == [[-0.5]] * 12 and kept == {"drawn": 2}
+    again = Branches(model, None, replay, policy, 3)
+    draws = replay.generator.get_state()
+    third = source.sample(7)
+    replay.generator.set_state(draws)
+    again.load_state_dict(kept)
+    assert torch.equal(again.sample(7).next_obs, third.next_obs)
+
+
+def test_rows_that_are_not_finite_are_dreamt_again(model, replay):
+    source = Branches(model, None, replay, Still(), 0)
+    predict, calls = source.world.model.predict, []
+
+    def broken(*args):
+        calls.append(1)
+        said = predict(*args)
+        return said._replace(next_obs=said.next_obs * (math.nan if len(calls) <= 5 else 1.0))
+
+    source.world.model.predict = broken
+    with pytest.raises(FloatingPointError, match="from every step"):
+        source.sample(20)
+    rows = source.sample(20)
+    assert torch.isfinite(rows.next_obs).all() and len(rows.reward) == 20
+
+
+def test_a_run_on_live_dreams_goes_on_bit_for_bit_in_the_same_model(model, tmp_path):
+    def learn(name, steps, resume=False):
+        parts = ("replay:0.5", f"dream:{model}:0.5")
+        env, limit = "reverie/CartPoleSwingUp-v0", {"max_episode_steps": 20}
+        options = config("sac", tmp_path, name, env=env, env_options=limit, steps=steps, data=parts)
+        return sac.main(options, resume=resume).path
+
+    whole, parted = learn("whole", 240), learn("parted", 180)
+    learn("parted", 240, resume=True)
+    a, b = (checkpoint.list_checkpoints(p / "checkpoints")[-1] for p in (whole, parted))
+    assert json.loads((a / "state.json").read_text())["source"][1]["drawn"] == 75  # updates
+    for name in ("state.json", "tensors.safetensors"):
+        assert (a / name).read_bytes() == (b / name).read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Branches, "digest", "another")
+        with pytest.raises(ValueError, match="begun with other data: the digest of world model 0"):
+            learn("parted", 300, resume=True)
+
+
+def test_live_dreams_need_a_replay(model, tmp_path):
+    with pytest.raises(ValueError, match="give replay beside it"):
+        sac.main(config("sac", tmp_path, "no", data=(f"dream:{model}",)))
