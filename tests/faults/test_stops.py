@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from tiny import DIFFUSION, METHODS, config, finished, module_of
 
 from reverie.agents import RandomPolicy, candidates, evaluate, playing
+from reverie.agents.dreams.fit import Fit
 from reverie.agents.dynamics import DynamicsEnsemble
 from reverie.agents.ncap import SineCPG, transfer
 from reverie.agents.oer import keeping, selectors
@@ -31,7 +32,7 @@ from reverie.envs import make
 from reverie.envs.check import check_env
 from reverie.envs.gym.sb3 import BatchVecEnv
 from reverie.experiments import cli, load_run, methods, oer, sac
-from reverie.experiments.loops import collecting, onpolicy
+from reverie.experiments.loops import collecting, deploying, onpolicy
 from reverie.experiments.runs import checkpoint, stopping
 from reverie.experiments.runs.run import Run
 from reverie.experiments.studies.pool import Job, LocalEngine, run_jobs
@@ -61,6 +62,8 @@ PLACES = {
     "generation": (candidates.Play, "step"),
     "rollout": (BatchVecEnv, "step_wait"),
     "learning": (onpolicy.Episodes, "go_on"),  # from a rollout
+    "collection": (deploying.Collector, "step"),
+    "world model": (Fit, "fit_step"),
 }
 
 
@@ -121,6 +124,7 @@ CHAINS = [  # of every loop
     ),
     ("ppo", [("rollout", 1), ("rollout", 27), ("learning", 1), ("learning", 7), *EVAL], SHORT),
     ("ncap", [("evaluation", 7), ("generation", 1), ("generation", 14), *EVAL], SHORT),
+    ("dreamland", [("world model", 40), ("evaluation", 103)], {"round_every": 90, **SHORT}),
 ]  # fmt: skip
 SLOW_CHAINS = [  # what a loop does beside
     (
@@ -129,6 +133,13 @@ SLOW_CHAINS = [  # what a loop does beside
          ("selection", 45), ("evaluation", 3), ("evaluation", 130), ("fit", 30),
          ("selection", 30), ("evaluation", 60)],
         ENDS,
+    ),
+    (  # collect, fit, search, a look at held-out dreams; again; an evaluation, of its dreams too
+        "dreamland",
+        [("collection", 1), ("collection", 9), ("world model", 1), ("world model", 40),
+         ("generation", 2), ("evaluation", 3), ("collection", 4), ("world model", 30), *EVAL[:2],
+         ("evaluation", 103)],
+        {"round_every": 90, **SHORT},
     ),
     (
         "oer",
