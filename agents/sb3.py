@@ -135,10 +135,11 @@ def load_ppo(
 ) -> SB3Policy:
     """Return the policy in a saved state: its weights, and its statistics if it has some."""
     spaces = Box(-np.inf, np.inf, (obs_dim,)), Box(-1, 1, (act_dim,))
-    if policy == "MlpPolicy":
-        network = ActorCriticPolicy(*spaces, lambda _: 0.0, net_arch=list(hidden))
-    else:
-        network = policy(*spaces, lambda _: 0.0, **policy_kwargs)
+    with torch.random.fork_rng(devices=[]):  # SB3 draws weights, of which none stay, globally
+        if policy == "MlpPolicy":
+            network = ActorCriticPolicy(*spaces, lambda _: 0.0, net_arch=list(hidden))
+        else:
+            network = policy(*spaces, lambda _: 0.0, **policy_kwargs)
     network.load_state_dict(state["policy"])
     moments = state["statistics"]
     if moments is not None:

@@ -602,6 +602,8 @@ MUTANTS = [Mutant(*row) for row in (
     ("experiments/loops/branches.py", "self.drawn = int(state[\"drawn\"])", "pass", "experiments/test_dream_parts.py::test_a_run_on_live_dreams_goes_on_bit_for_bit_in_the_same_model"),
     ("experiments/loops/sources.py", "next(live if part.dreamt and dreams else data)", "next(data)", "experiments/test_dream_parts.py::test_a_run_on_live_dreams_goes_on_bit_for_bit_in_the_same_model"),
     ("experiments/loops/session.py", "require_same(run.home, self.datasets, leaves(self.source))", "require_same(run.home, self.datasets)", "experiments/test_dream_parts.py::test_a_run_on_live_dreams_goes_on_bit_for_bit_in_the_same_model"),
+    ("agents/sb3.py", "with torch.random.fork_rng(devices=[]):", "if True:", "experiments/test_dream_parts.py::test_a_policy_that_is_loaded_leaves_the_global_generator_as_it_is"),
+    ("agents/search.py", "values = [-float(r) for r in returns]", "values = [float(r) for r in returns]", "agents/test_search.py::test_cma_es_comes_to_the_middle_of_a_sphere_of_30_dimensions"),
     ("experiments/looking/dream_figures.py", "return np.where(hidden, qpos, positions)", "return positions", "experiments/test_known_dreams.py::test_the_ghost_of_a_body_without_a_place_is_where_the_body_is"),
     ("experiments/looking/dream_figures.py", "positions, _ = told(np, dream.double().numpy(), env.p)", "positions = shown", "experiments/test_known_dreams.py::test_the_ghost_is_where_the_dream_is"),
     ("experiments/looking/dream_figures.py", "masks = some_masks(model, n, config.p, seed)", "masks = some_masks(model, 1, config.p, seed)", "experiments/test_known_dreams.py::test_dreams_of_an_episode_take_its_actions"),

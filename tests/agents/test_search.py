@@ -35,6 +35,20 @@ def test_it_finds_the_top_of_a_bowl(name):
     assert torch.dist(search.best, GOAL) < 0.3
 
 
+def test_cma_es_comes_to_the_middle_of_a_sphere_of_30_dimensions():
+    """The dream sheet's D.7: to 1e-8, from the edge of a unit cube; what is told is maximised."""
+    config = SearchConfig(population=14, sigma=0.5)
+    search, away = (CMAES(torch.ones(30), config, seed=1) for _ in range(2))
+    for _ in range(500):
+        x = search.ask()
+        search.tell(-x.square().sum(1))
+    assert float(search.best.double().square().sum()) < 1e-8
+    for _ in range(50):
+        x = away.ask()
+        away.tell(x.square().sum(1))
+    assert float(away.best.square().sum()) > 30 * 4
+
+
 @every_search
 def test_a_seed_is_a_search(name):
     before = np.random.get_state()[1].copy(), torch.get_rng_state()

@@ -15,7 +15,7 @@ from reverie.agents.playing import EVAL_SEED
 from reverie.agents.search import SearchConfig
 from reverie.buffers import Layout, ReplayBuffer, Source, Transitions
 from reverie.envs import make
-from reverie.experiments import dreamland, load_policy, sac
+from reverie.experiments import dreamland, load_policy, ppo, sac
 from reverie.experiments.loops.branches import Branches
 from reverie.experiments.loops.dreamt import open_dream, reopen
 from reverie.experiments.runs import checkpoint
@@ -224,3 +224,11 @@ def test_a_run_on_live_dreams_goes_on_bit_for_bit_in_the_same_model(model, tmp_p
 def test_live_dreams_need_a_replay(model, tmp_path):
     with pytest.raises(ValueError, match="give replay beside it"):
         sac.main(config("sac", tmp_path, "no", data=(f"dream:{model}",)))
+
+
+def test_a_policy_that_is_loaded_leaves_the_global_generator_as_it_is(tmp_path):
+    """SB3's PPO draws from it, and evaluations of a run load policies beside its learner."""
+    result = ppo.main(config("ppo", tmp_path, "run", steps=30))
+    before = torch.get_rng_state()
+    assert load_policy(result.path).policy.act(torch.zeros(1, 10)) is not None
+    assert torch.equal(torch.get_rng_state(), before)

@@ -156,6 +156,9 @@ SLOW_CHAINS = [  # what a loop does beside
      ENDS),
     ("ncap-es", [("generation", 1), ("generation", 14), *EVAL], SHORT),
     ("ncap-ars", [("generation", 1), ("generation", 14), *EVAL], SHORT),
+    # A rule's policy is built anew after a stop in the second collection, or in an evaluation.
+    ("dreamland-ppo", [("world model", 5), ("collection", 4), ("world model", 30), *EVAL[:2]],
+     {"round_every": 60, **SHORT}),
 ]  # fmt: skip
 
 
