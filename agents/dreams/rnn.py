@@ -61,23 +61,34 @@ class MDNRNN(nn.Module):
 
     def advance(self, z: Tensor, action: Tensor, state: State, masks: Masks = ()) -> State:
         """Return the memory after z-scored observations [N, O] and actions [N, A]."""
-        h = state[0]
+        h, width = state[0], self.hidden
         if masks:
             z, h = z * masks[0], h * masks[1]
+        seen = [z, action, h]
         if self.lstm:
-            gates = self.cell(torch.cat([z, action, h], 1))
-            i, f, o = gates[:, : 3 * self.hidden].sigmoid().chunk(3, 1)
-            c = torch.addcmul(f * state[1], i, gates[:, 3 * self.hidden :].tanh())
+            gates = _product(seen, self.cell.weight, self.cell.bias)
+            i, f, o = _sigmoid(gates[:, : 3 * width]).chunk(3, 1)
+            c = torch.addcmul(f * state[1], i, gates[:, 3 * width :].tanh())
             return o * c.tanh(), c
-        from_input, from_h = self.cell(torch.cat([z, action], 1)), self.recurrent(h)
-        two = 2 * self.hidden
-        r, u = (from_input[:, :two] + from_h[:, :two]).sigmoid().chunk(2, 1)
-        n = torch.addcmul(from_input[:, two:], r, from_h[:, two:]).tanh()
-        return (torch.lerp(n, state[0], u),)
+        gates = _product(seen, *self._both())
+        r, u = _sigmoid(gates[:, : 2 * width]).chunk(2, 1)
+        n = torch.addcmul(gates[:, 2 * width : 3 * width], r, gates[:, 3 * width :])
+        return (torch.lerp(n.tanh_(), state[0], u),)
+
+    def _both(self) -> tuple[Tensor, Tensor]:
+        """Return a GRU's two products as one: reset, update, and the candidate's two halves."""
+        two, (x, h) = 2 * self.hidden, (self.cell, self.recurrent)
+        apart = torch.block_diag(x.weight[two:], h.weight[two:])  # type: ignore[no-untyped-call]
+        weight = torch.cat([torch.cat([x.weight[:two], h.weight[:two]], 1), apart])
+        return weight, torch.cat([x.bias[:two] + h.bias[:two], x.bias[two:], h.bias[two:]])
 
     def heads(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return mixtures [..., 3, O, K], z-scored reward [...] and logit of termination [...]."""
-        out = self.head(self.norm(h))
+        x = self.norm(h)
+        if x.dim() == 2:  # of a dream: numbers of a kind lie side by side, as `sampled` wants them
+            out = torch.addmm(self.head.bias[:, None], self.head.weight, x.T).T
+        else:
+            out = self.head(x)
         of_dims = 3 * self.config.mixtures * self.obs_dim
         mixtures = out[..., :of_dims].view(*h.shape[:-1], 3, self.obs_dim, -1)
         reward = out[..., of_dims] if self.reward else torch.zeros_like(out[..., -1])
@@ -131,3 +142,22 @@ class MDNRNN(nn.Module):
             return loss
         ends = F.binary_cross_entropy_with_logits(end, batch.terminated, reduction="none")
         return loss + mean_over(ends, mask)
+
+
+def _free() -> bool:
+    """Return whether nothing is recorded: what was computed may be written over."""
+    return not torch.is_grad_enabled()
+
+
+def _product(parts: list[Tensor], weight: Tensor, bias: Tensor) -> Tensor:
+    """Return x W^T + b. Of a dream the bias is a column of W: by itself it is copied to each row
+    before the product, which costs a third of it.
+    """
+    if not _free():
+        return F.linear(torch.cat(parts, 1), weight, bias)
+    ones = torch.ones(len(parts[0]), 1)
+    return torch.cat([*parts, ones], 1) @ torch.cat([weight, bias[:, None]], 1).T
+
+
+def _sigmoid(x: Tensor) -> Tensor:
+    return x.sigmoid_() if _free() else x.sigmoid()
