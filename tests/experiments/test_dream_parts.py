@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from tiny import config
 
 from reverie.agents import evaluate
@@ -15,7 +16,8 @@ from reverie.agents.playing import EVAL_SEED
 from reverie.agents.search import SearchConfig
 from reverie.buffers import Layout, ReplayBuffer, Source, Transitions
 from reverie.envs import make
-from reverie.experiments import dreamland, load_policy, ppo, sac
+from reverie.experiments import cli, dreamland, load_policy, ppo, sac
+from reverie.experiments.looking.film import film
 from reverie.experiments.loops.branches import Branches
 from reverie.experiments.loops.dreamt import open_dream, reopen
 from reverie.experiments.runs import checkpoint
@@ -135,7 +137,7 @@ def test_every_preset_dreams_and_is_deployed(preset, model, tmp_path):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     out = tmp_path_factory.mktemp("model")
-    options = small("ddl", out)
+    options = small("quick", out)
     return str(dreamland.main(dataclasses.replace(options, steps=30)).path)
 
 
@@ -232,3 +234,29 @@ def test_a_policy_that_is_loaded_leaves_the_global_generator_as_it_is(tmp_path):
     before = torch.get_rng_state()
     assert load_policy(result.path).policy.act(torch.zeros(1, 10)) is not None
     assert torch.equal(torch.get_rng_state(), before)
+
+
+# -- films
+
+
+def test_a_quick_run_is_filmed_in_reality(model, tmp_path, capsys):
+    out = tmp_path / "quick.gif"
+    assert cli.main(["watch", model, "--seed", "3", "--out", str(out)]) == 0
+    loaded = load_policy(model)
+    first, worlds = (
+        make(loaded.config["env"], 1, seed=3, **loaded.config["env_options"]) for _ in range(2)
+    )
+    assert f"{out}: 5 steps, return 0.0" in capsys.readouterr().out  # in 5 steps
+    total = evaluate(loaded, worlds, seed=3).mean
+    assert film(loaded, first, tmp_path / "again.gif") == (pytest.approx(total, abs=1e-6), 5)
+    assert total > 1e-4
+    with Image.open(out) as made:
+        assert made.format == "GIF" and made.n_frames > 1 and made.size == (320, 240)
+
+
+def test_a_circuit_out_of_a_dream_is_filmed_with_its_units(swimmer, tmp_path):
+    """What it does stands beside the body, as of a circuit that never dreamt."""
+    out = tmp_path / "swim.gif"
+    assert cli.main(["watch", str(swimmer.path), "--steps", "3", "--out", str(out)]) == 0
+    with Image.open(out) as made:
+        assert made.size[0] > 320 + 6 * 28  # five segments and the oscillator
