@@ -39,6 +39,8 @@ class Claim:
     """given, the claim is that the arms differ by less than this"""
     unit: str | None = None
     """column or setting to pair by (`model`), averaged within; None: one value for each seed"""
+    evaluations: int = 1
+    """how many of them, up to `steps`, a run's value is the mean of: single ones may jump"""
     withdrawn: str = ""
     """why it was withdrawn"""
 
@@ -72,6 +74,8 @@ def parse(text: str, where: str = "") -> dict[str, Claim]:
             raise ValueError(f"{here}: better and than are both {row['than']!r}")
         if row.get("margin", 1) <= 0:
             raise ValueError(f"{here}: margin: got {row['margin']!r}, expected more than 0")
+        if row.get("evaluations", 1) < 1:
+            raise ValueError(f"{here}: evaluations: got {row['evaluations']}, expected 1 or more")
         own: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
         claims[name] = Claim(name=name, **own)
     return claims

@@ -153,13 +153,20 @@ def _says(suite: Suite, arm: str, task: str, runs: Sequence[Kept], code: str) ->
 
 
 def values_of(claim: Claim, run: Kept, step: int) -> list[tuple[Any, float]]:
-    """Return the metric of a run in its rows of a step, each with the unit that it is of."""
+    """Return the metric of a run in its rows of a step, each with the unit that it is of.
+
+    Of a claim on several evaluations, those of the steps before it too; none where they are fewer.
+    """
     if claim.metric not in run.columns:
         raise unknown(f"metric of claim {claim.name}", claim.metric, run.columns)
-    at = (run.columns["step"] == step) & np.isfinite(run.columns[claim.metric])
+    steps, known = run.columns["step"], np.isfinite(run.columns[claim.metric])
+    last = np.unique(steps[known & (steps <= step)])[-claim.evaluations :]
+    if step not in last or len(last) < claim.evaluations:
+        return []
+    at = known & np.isin(steps, last)
     values = run.columns[claim.metric][at].tolist()
-    if claim.unit is None and len(values) > 1:
-        raise ValueError(f"{run.path} has {len(values)} rows at {step}: name the claim's unit")
+    if claim.unit is None and len(values) > len(last):
+        raise ValueError(f"{run.path} has {len(values)} rows at {last}: name the claim's unit")
     unit = claim.unit or "seed"
     settings = {**evidence.settings_of(run), "seed": run.stamp["config"]["seed"]}
     if unit in run.columns:

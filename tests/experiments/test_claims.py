@@ -6,6 +6,7 @@ import re
 import subprocess
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,15 @@ from hypothesis import strategies as st
 from reverie.experiments import cli
 from reverie.experiments.studies import evidence
 from reverie.experiments.studies.claim import Claim, parse
-from reverie.experiments.studies.claims import HERE, committed, history, verdicts
+from reverie.experiments.studies.claims import (
+    HERE,
+    committed,
+    gather,
+    history,
+    values_of,
+    verdicts,
+)  # fmt: skip
+from reverie.experiments.studies.results import Kept
 
 TEXT = """[c]
 says = "a beats b"
@@ -377,6 +386,24 @@ def test_pairs_are_of_the_unit_that_the_claim_names(repo):
     assert v.state == "cannot be read" and "name the claim's unit" in v.detail
 
 
+def test_a_runs_value_may_be_the_mean_of_its_last_evaluations(tmp_path):
+    """10, 2, 6, none and 90 at 50, 100, ...: of three up to 150 the mean is 6, of two 4."""
+    table = {"step": [50, 100, 150, 200, 250], "return": [10, 2, 6, np.nan, 90]}
+    columns = {k: np.array(v, float) for k, v in table.items()}
+    run = Kept(tmp_path, {"config": {"seed": 3}}, columns)
+    got = {}
+    for count in (1, 2, 3, 4):
+        claim = parse(TEXT.replace("[c]", f"[c]\nevaluations = {count}"))["c"]
+        got[count] = [values_of(claim, run, step) for step in (150, 200)]
+    assert got[1] == [[(3, 6)], []] and got[2] == [[(3, 2), (3, 6)], []]
+    assert got[3] == [[(3, 10), (3, 2), (3, 6)], []] and got[4] == [[], []]
+    means, _, _ = gather(
+        parse(TEXT.replace("[c]", "[c]\nevaluations = 2").replace("100", "150"))["c"],
+        {"a": {3: Kept(tmp_path, {"config": {"seed": 3}, "status": "finished"}, columns)}, "b": {}},
+    )
+    assert means["a"] == {3: 4.0}
+
+
 def test_a_unit_may_be_a_setting(repo):
     """Seeds 0 to 3 are two controllers of each of two models."""
     again(repo, TEXT + 'unit = "model_seed"\n')
@@ -441,6 +468,7 @@ def test_the_command_prints_a_table_and_fails_on_a_broken_rule(repo, capsys):
         (('than = "b"', 'than = "a"'), "both 'a'"),
         (("[c]", '[c]\nsign = "up"'), "sign must be one of higher, lower"),
         (("[c]", "[c]\nmargin = -0.1"), "margin: got -0.1"),
+        (("[c]", "[c]\nevaluations = 0"), "evaluations: got 0, expected 1 or more"),
         (("[c]", "[c]\nmargin = nan"), "margin must be a finite number, got nan"),
         (("[c]", '[c]\ndiffers = "lr"'), "differs must be a list, got 'lr'"),
         (("[c]", 'c = "x"\n[d]'), "expected a table"),

@@ -99,7 +99,8 @@ def kill_at(monkeypatch, ticks):
 
 
 @pytest.mark.parametrize(("method", "ticks"), [
-    ("sac", 55), ("iql", 100), *(pytest.param("sac", t, marks=pytest.mark.slow) for t in (7, 25, 100))
+    ("sac", 55), ("iql", 100),
+    *(pytest.param("sac", t, marks=pytest.mark.slow) for t in (7, 25, 100)),
 ])  # fmt: skip
 def test_a_killed_population_goes_on_to_the_same_bytes(method, ticks, tmp_path, monkeypatch):
     """Before the first checkpoint (step 60 is tick 20), in the warm-up, between two, at the end."""

@@ -18,7 +18,6 @@ from reverie.experiments import cli, load_run, sac, td3
 from reverie.experiments.runs import checkpoint
 from reverie.experiments.runs.stopping import DIVERGED
 
-
 two = pytest.mark.parametrize("method", [  # of a loop with a buffer, and one with fits and tasks
     pytest.param(m, marks=[] if m in ("sac", "oer") else [pytest.mark.slow]) for m in METHODS
 ])  # fmt: skip
