@@ -36,6 +36,27 @@ def numbers(module):
     return sum(p.numel() for p in module.parameters())
 
 
+@recurrent
+def test_a_dreams_step_is_that_of_a_fit(kind):
+    """Where nothing is learned, products and heads are computed in another order, in place."""
+    model = build(3, 2, config(kind), seed=1)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1)  # biases too
+    z, action = torch.randn(40, 3), torch.rand(40, 2)
+    state = tuple(torch.randn(40, 16) for _ in model.initial_state(1))
+    masks = (2.0 * (torch.rand(40, 3) < 0.5), 2.0 * (torch.rand(40, 16) < 0.5))
+    learned = model.advance(z, action, state, masks)
+    of_fit = model.heads(learned[0][:, None])
+    with torch.no_grad():
+        dreamt = model.advance(z, action, state, masks)
+        of_dream = model.heads(dreamt[0])
+    for a, b in zip(learned, dreamt, strict=True):
+        assert a.requires_grad and torch.allclose(a, b, atol=1e-5)
+    for a, b in zip(of_fit, of_dream, strict=True):
+        assert torch.allclose(a[:, 0], b, atol=1e-5)
+
+
 def test_sizes_are_those_of_the_papers():
     assert numbers(MDNRNN(32, 3, config("lstm", hidden=(256,)))) == 422_882
     assert numbers(MDNRNN(64, 1, config("lstm", hidden=(512,)), reward=False)) == 1_676_737
