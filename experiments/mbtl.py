@@ -90,10 +90,10 @@ PRESETS = {
     "quick": Config(
         env="reverie/CartPoleSwingUp-v0",
         context=("length=log:0.3:3:10",),
-        steps=48_000,
-        source_steps=8_000,
+        steps=24_000,
+        source_steps=6_000,
         batch=2,
-        run=RunOptions(log_every=4_000, eval_every=16_000, checkpoint_every=16_000),
+        run=RunOptions(log_every=3_000, eval_every=12_000, checkpoint_every=12_000),
     ),
 }
 STEP = "sources, or environment steps of all sources"

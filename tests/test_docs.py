@@ -68,6 +68,11 @@ SHORT = {
     ],
     "mbtl": ["--steps", "5", *QUIET],
     "quality": ["--rows", "100"],
+    "matrix": [
+        *("--steps", "20", "--trials", "1", "--middle-trials", "0", "--learning-starts", "10"),
+        *("--select-every", "20", "--context", "gear=1,2", *QUIET),
+    ],
+    "curriculum": OFF_POLICY,
     "mine.ddpg": OFF_POLICY,
     "mine.augmented": OFF_POLICY,
     "mine.robust": [x for x in OFFLINE if x not in ("--hidden", "16")],
