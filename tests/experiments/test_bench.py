@@ -12,6 +12,7 @@ from reverie.experiments.bench import (
     env,
     gpu,
     learner,
+    matrix,
     offline,
     population_learner,
 )
@@ -201,3 +202,14 @@ def test_population_learner_bench_reports(monkeypatch):
     assert report.cases() == [" 1 members, 8 wide, batch 4", " 3 members, 8 wide, batch 4"]
     assert {row.who for row in report.rows} == {"reverie", "one learner", "processes"}
     ratios_hold(report)
+
+
+def test_matrix_bench_reports_and_counts_the_steps_of_whole_episodes(monkeypatch):
+    monkeypatch.setattr(matrix, "CASES", {"CartPoleSwingUp-v0": (("length=lin:0.5:2:20",), 4)})
+    report = matrix.run(BenchOptions(what="matrix", threads=1, repeats=1, seconds=0.01))
+    assert [row.who for row in report.rows] == ["reverie", matrix.PLAIN, matrix.LOOP]
+    assert all(row.rate > 0 for row in report.rows)
+    ours = matrix.Ours("CartPoleSwingUp-v0", ("length=lin:0.5:2:20",), 4, 1)
+    looped = matrix.Looped("CartPoleSwingUp-v0", ("length=lin:0.5:2:20",), 4)
+    assert ours() == 20 * 10 * 4 and looped() == 10 * 4
+    assert ours.env.contexts.table[-1, 0] == 2 and looped.envs[-1].unwrapped.env.context[0, 0] == 2
