@@ -140,7 +140,7 @@ def test_commands_run(page, i, text, here):
         argv = words[1:]
         if argv[0] == "--method":
             argv += ["--steps", "60"] if "--resume" in argv else SHORT[argv[1]]
-        if argv[0] in SHORT:
+        if argv[0] in cli.METHODS or argv[0] in SHORT:
             argv += ["--steps", "60"] if "--resume" in argv else SHORT[argv[0]]
         assert cli.main(argv) == 0, line
 

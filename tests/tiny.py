@@ -230,6 +230,10 @@ LOOPS = (
 BY_LOOP = [pytest.param(m, marks=[] if m in LOOPS else [pytest.mark.slow]) for m in METHODS]
 
 
+# Tests that look at a finished run of each method: one worker makes a run for all of them.
+EACH = [pytest.param(m, marks=pytest.mark.xdist_group(m)) for m in METHODS]
+
+
 def module_of(method):
     return METHODS[method][0]
 

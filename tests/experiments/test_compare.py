@@ -161,6 +161,7 @@ def test_the_seeds_of_an_arm_are_one_population(tmp_path, capsys):
         assert float(last["return"]) == pytest.approx(run.frame()["return"][-1], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_seeds_of_an_offline_arm_are_one_population(tmp_path, capsys):
     """What the data fills in of a member's configuration is no departure from the suite."""
     text = f"""

@@ -54,7 +54,7 @@ def test_world_i_stores_row_i_mod_k_at_every_step(tmp_path):
     assert context_values(single, layout_of(single, True)) == {"context_id": 0, "context": 3}
 
 
-@pytest.mark.parametrize("module", [sac, td3])
+@pytest.mark.parametrize("module", [sac, pytest.param(td3, marks=pytest.mark.slow)])
 def test_a_run_stores_its_contexts_resumes_with_them_and_learns_the_same(module, tmp_path):
     """Dataset rows of the run: gravity 4.5 is row 0, 9.5 row 1, worlds 0 and 2 play the first."""
     name = module.__name__.rpartition(".")[2]

@@ -71,6 +71,7 @@ def test_a_distilled_policy_forgets_nothing(tmp_path):
     assert final["bytes"] == 2 * 4 * (17 * 64 + 64 + 64 * 64 + 64 + 64 * 6 + 6 + 2 * 17)
 
 
+@pytest.mark.slow
 def test_scores_come_from_the_cards(tmp_path, monkeypatch):
     """With a reference policy, the metrics are normalised; here it is a run of SAC."""
     from reverie.experiments import sac

@@ -59,6 +59,7 @@ def trained(agent, data, steps=600):
     return float(action.mean())
 
 
+@pytest.mark.slow
 def test_cloning_averages_and_the_others_choose():
     data = bandit().with_next_action()
     small = (32, 32)

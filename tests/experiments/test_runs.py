@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import LOOPS, METHODS, config, finished, judging_worlds, module_of
+from tiny import EACH, LOOPS, METHODS, config, finished, judging_worlds, module_of
 
 from reverie.agents import SACConfig, collect, evaluate
 from reverie.agents.playing import EVAL_SEED
@@ -42,7 +42,7 @@ def same_run(a, b):
     assert (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", EACH)
 def test_a_run_directory_is_complete(name):
     options, result = finished(name)
     assert result.path == Path(options.run.out) / "whole" and result.steps == 660
@@ -73,7 +73,7 @@ def test_a_run_directory_is_complete(name):
     assert {str(p.relative_to(rows)) for p in rows.glob("*/*")} == needed
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", EACH)
 def test_the_policy_of_a_run_is_the_one_that_was_judged(name):
     options, result = finished(name)
     judge, expected = judging_worlds(options, result)
@@ -307,6 +307,7 @@ def test_train_resume_eval_plot_list(tmp_path, capsys):
     assert "reverie sac" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_several_seeds_in_parallel(tmp_path):
     args = ["td3", *QUICK, "--out", str(tmp_path), "--steps", "60", "--seeds", "0:2", "--jobs", "2"]
     assert cli.main(args) == 0
