@@ -668,7 +668,7 @@ MUTANTS = [Mutant(*row) for row in (
     ("experiments/loops/transfer.py", "rows = self.c, [j.context for j in self.jobs", "rows = self.c, [self.jobs[0].context for j in self.jobs", "experiments/test_matrix.py::test_a_source_is_the_run_of_its_seed_in_its_context[sac]"),
     ("experiments/loops/transfer.py", "streams = [s * SEED_STRIDE + i for s in seeds", "streams = [i for s in seeds", "experiments/test_matrix.py::test_a_source_is_the_run_of_its_seed_in_its_context[sac]"),
     ("experiments/loops/transfer.py", "self._worlds(e, streams, wide_starts(c))", "self._worlds(e, streams, {})", "experiments/test_matrix.py::test_a_source_is_the_run_of_its_seed_in_its_context[sac]"),
-    ("experiments/loops/transfer.py", "        self.buffer.clear()\n", "", "experiments/test_matrix.py::test_a_second_list_of_jobs_is_trained_as_the_first_would_be"),
+    ("agents/mbtl/curricula.py", "torch.where(seen, (self.count - self.last).double(), 0.0)", "torch.where(seen, 1.0, 0.0)", "agents/mbtl/test_curricula.py::test_plr_by_hand"),
     ("experiments/loops/transfer.py", "better = own > self.best", "better = own < self.best", "experiments/test_matrix.py::test_the_better_snapshot_on_the_own_context_stays_and_its_row_is_of_other_episodes"),
     ("experiments/loops/transfer.py", "seed=CHOOSE_SEED, stop=stop)", "seed=EVAL_SEED, stop=stop)", "experiments/test_matrix.py::test_the_better_snapshot_on_the_own_context_stays_and_its_row_is_of_other_episodes"),
     ("experiments/loops/transfer.py", "            self.judged += row.steps", "            pass", "experiments/test_matrix.py::test_the_better_snapshot_on_the_own_context_stays_and_its_row_is_of_other_episodes"),

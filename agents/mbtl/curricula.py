@@ -62,24 +62,22 @@ class Replayed(Uniform):
     def __init__(self, n: int, seed: int, beta: float = 0.1, rho: float = 0.1) -> None:
         super().__init__(n, seed)
         self.beta, self.rho = beta, rho
-        self.scores = torch.full((n,), torch.nan, dtype=torch.float64)
-        self.last = torch.zeros(n, dtype=torch.int64)  # number of the last episode of each
+        self.scores = torch.zeros(n, dtype=torch.float64)
+        self.last = torch.zeros(n, dtype=torch.int64)  # number of its last episode; 0: unseen
         self.count = 0  # episodes
 
     def probabilities(self) -> Tensor:
         """Return how likely each context [n] is to be played again; 0 for the unseen."""
-        seen = ~self.scores.isnan()
-        rank = (
-            self.scores.nan_to_num(-torch.inf).argsort(descending=True, stable=True).argsort() + 1
-        )
-        by_score = torch.where(seen, rank.double() ** (-1 / self.beta), 0.0)
+        seen = self.last > 0
+        order = self.scores.where(seen, -torch.inf).argsort(descending=True, stable=True)
+        by_score = torch.where(seen, (order.argsort() + 1.0) ** (-1 / self.beta), 0.0)
         stale = torch.where(seen, (self.count - self.last).double(), 0.0)
         by_age = stale / stale.sum() if stale.any() else seen / seen.sum()
         return (1 - self.rho) * by_score / by_score.sum() + self.rho * by_age
 
     def next(self) -> int:
         """Draw an unseen context, or one that was seen."""
-        unseen = self.scores.isnan().nonzero().flatten()
+        unseen = (self.last == 0).nonzero().flatten()
         if len(unseen) and (len(unseen) == self.n or self._coin()):
             return self._among(unseen)
         return int(torch.multinomial(self.probabilities(), 1, generator=self.generator))

@@ -83,6 +83,12 @@ class NativePhysics:
         """Write state rows."""
         self.batch.state[slice(None) if ids is None else ids] = rows
 
+    def refresh(self, ids: Array) -> None:
+        """Compute what worlds `ids` derive from their state, which stays."""
+        rows = self.get_state()
+        self.batch.forward(ids)
+        self.set_state(rows)
+
     def bad(self) -> Array | None:
         """Compare the warning counters with those of the last call."""
         total = int(self._warnings.sum())

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -97,6 +98,8 @@ class Chosen:
         """Continue from `state_dict`."""
         self.env.load_state_dict(state["env"])
         self._play(state["playing"].clone())
+        waiting = np.setdiff1d(np.arange(self.env.num_envs), self._at.numpy())
+        self.env.physics.refresh(waiting)  # a start: what they derive is of no step
         self._episode = [[Transitions(*e)] if e else [] for e in state["running"]]
 
     def close(self) -> None:
