@@ -53,10 +53,6 @@ class Config(SourceOptions):
     """seeds of the middle context, of which best-of-k is drawn"""
     members: int | None = None
     """sources trained side by side, a divisor of all; None is the greatest up to 48"""
-    low: float = 0.0
-    """the return that counts 0"""
-    high: float | None = None
-    """the return that counts 1; None is the task's time limit"""
     run: OmitArgPrefixes[RunOptions] = field(
         default_factory=lambda: RunOptions(
             log_every=50_000, eval_every=0, checkpoint_every=100_000, tensorboard=False

@@ -69,10 +69,6 @@ class Config(SourceOptions):
     """environment transitions of each source"""
     batch: int = 1
     """sources asked for at once, and trained side by side"""
-    low: float = 0.0
-    """the return that counts 0 for the selector"""
-    high: float | None = None
-    """the return that counts 1 for it; None is the task's time limit"""
     seed: int = 0
     """seed of a synthetic matrix and of what the selector draws; which seed of a stored matrix"""
     figures: bool = True

@@ -155,7 +155,7 @@ def _product(parts: list[Tensor], weight: Tensor, bias: Tensor) -> Tensor:
     """
     if not _free():
         return F.linear(torch.cat(parts, 1), weight, bias)
-    ones = torch.ones(len(parts[0]), 1)
+    ones = parts[0].new_ones(len(parts[0]), 1)
     return torch.cat([*parts, ones], 1) @ torch.cat([weight, bias[:, None]], 1).T
 
 

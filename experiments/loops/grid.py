@@ -50,6 +50,10 @@ class SourceOptions:
     """episodes of its own context by which a snapshot is chosen"""
     score_episodes: int = 10
     """other episodes of each context by which it is scored then"""
+    low: float = 0.0
+    """the return that counts 0"""
+    high: float | None = None
+    """the return that counts 1; None is the task's time limit"""
     sac: SACConfig = field(default_factory=lambda: SACConfig(hidden=(32, 32), lr=1e-3))
     """SAC"""
     td3: TD3Config = field(default_factory=lambda: TD3Config(hidden=(32, 32), lr=1e-3))
