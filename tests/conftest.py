@@ -4,10 +4,14 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from forked import Forked
 
 from reverie.experiments.runs import stopping
+from reverie.experiments.studies import pool
 
 
 @pytest.fixture(autouse=True)
@@ -20,3 +24,9 @@ def one_thread():
 def nobody_asks(monkeypatch):
     """A test that asks a run to stop asks no other."""
     monkeypatch.setattr(stopping, "stop_asked", False)
+
+
+@pytest.fixture
+def forks(monkeypatch):
+    """The jobs of an engine are forks of this process, which cost no imports."""
+    monkeypatch.setattr(pool, "subprocess", SimpleNamespace(Popen=Forked))

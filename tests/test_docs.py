@@ -23,7 +23,8 @@ from reverie.experiments.runs.checkpoint import list_checkpoints
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-QUIET = ["--eval-episodes", "2", "--threads", "1", "--no-progress", "--no-tensorboard"]
+QUIET = ["--eval-episodes", "2", "--threads", "1", "--no-progress", "--no-tensorboard",
+         "--max-episode-steps", "50"]  # fmt: skip
 OFF_POLICY = ["--steps", "40", "--learning-starts", "20", "--batch-size", "8", "--hidden", "16",
               "16", "--utd", "0.5", *QUIET]  # fmt: skip
 OFFLINE = ["--steps", "40", "--batch-size", "8", "--hidden", "16", "16", *QUIET]
@@ -66,8 +67,9 @@ SHORT = {
         ),
         *("--select-episodes", "2", "--learning-starts", "20", *QUIET),
     ],
-    "mbtl": ["--steps", "5", *QUIET],
+    "mbtl": ["--steps", "5", *QUIET[:-2]],
     "quality": ["--rows", "100"],
+    "watch": ["--steps", "10"],
     "matrix": [
         *("--steps", "20", "--trials", "1", "--middle-trials", "0", "--learning-starts", "10"),
         *("--select-every", "20", "--context", "gear=1,2", *QUIET),
@@ -130,7 +132,7 @@ def test_python_blocks_run(page, i, code, here):
 
 
 @pytest.mark.parametrize(("page", "i", "text"), SHELL, ids=shown)
-def test_commands_run(page, i, text, here):
+def test_commands_run(page, i, text, here, forks):
     write_files(page, here)
     for line in text.splitlines():
         words = shlex.split(line, comments=True)
@@ -177,7 +179,7 @@ def test_the_parts_that_pages_build_are_what_the_suite_takes(here):
 
 
 @pytest.mark.slow
-def test_an_agent_of_a_page_is_compared_with_ours(here):
+def test_an_agent_of_a_page_is_compared_with_ours(here, forks):
     """Each arm's CSV has the evaluations that its run wrote down, and the table has both arms."""
     write_files(ROOT / "docs" / "guides" / "own_agent.md", here)
     suite = here / "mine" / "suite.toml"

@@ -30,7 +30,14 @@ def trace(method, tmp_path, monkeypatch):
 
     def count(self, transitions):
         ticks.append(1)
+        if len(ticks) == first:  # the loop's own frames are open already
+            sys.settrace(profile)
+            frame = inspect.currentframe()
+            while frame := frame.f_back:
+                frame.f_trace = profile
         tick(self, transitions)
+        if len(ticks) == last:
+            sys.settrace(None)
 
     def profile(frame, event, arg):
         file = frame.f_code.co_filename
@@ -54,12 +61,11 @@ def trace(method, tmp_path, monkeypatch):
     for name in ("reset", "restart"):
         monkeypatch.setattr(TaskEnv, name, begins(getattr(TaskEnv, name)))
     module = METHODS[method][0]
-    before = sys.gettrace()
-    sys.settrace(profile)
     try:
         module.main(config(method, tmp_path, "run"))
     finally:
-        sys.settrace(before)
+        sys.settrace(None)
+    assert len(ticks) > last
     ours = {Path(f): len(lines) for f, lines in ran.items() if ".venv" not in f}
     ours.setdefault(Path(inspect.getfile(module)), 0)
     return {f: n for f, n in ours.items() if not f.is_relative_to(ROOT / "tests")}

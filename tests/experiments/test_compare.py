@@ -58,7 +58,7 @@ def write(tmp_path, text=SUITE):
     return path
 
 
-def test_a_suite_runs_and_is_written_down(tmp_path, capsys):
+def test_a_suite_runs_and_is_written_down(tmp_path, capsys, forks):
     suite = write(tmp_path, TWO)
     args = ["compare", str(suite), "--jobs", "2", "--out", str(tmp_path / "runs")]
     args += ["--results", str(tmp_path / "results")]
@@ -140,7 +140,7 @@ def test_a_killed_suite_goes_on(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_seeds_of_an_arm_are_one_population(tmp_path, capsys):
+def test_the_seeds_of_an_arm_are_one_population(tmp_path, capsys, forks):
     """Also after a kill: the same command goes on with the group, and its runs count as any do."""
     suite, out = write(tmp_path, ALONE.replace("steps = 200", "steps = 100")), tmp_path / "runs"
     args = ["compare", str(suite), "--out", str(out), "--results", str(tmp_path / "results")]
@@ -162,7 +162,7 @@ def test_the_seeds_of_an_arm_are_one_population(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_the_seeds_of_an_offline_arm_are_one_population(tmp_path, capsys):
+def test_the_seeds_of_an_offline_arm_are_one_population(tmp_path, capsys, forks):
     """What the data fills in of a member's configuration is no departure from the suite."""
     text = f"""
         name = "data"

@@ -308,7 +308,7 @@ def test_train_resume_eval_plot_list(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_several_seeds_in_parallel(tmp_path):
+def test_several_seeds_in_parallel(tmp_path, forks):
     args = ["td3", *QUICK, "--out", str(tmp_path), "--steps", "60", "--seeds", "0:2", "--jobs", "2"]
     assert cli.main(args) == 0
     assert {p.name for p in tmp_path.iterdir()} == {"td3-Reacher-v5-s0", "td3-Reacher-v5-s1"}
