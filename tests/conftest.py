@@ -26,6 +26,12 @@ def nobody_asks(monkeypatch):
     monkeypatch.setattr(stopping, "stop_asked", False)
 
 
+@pytest.fixture(autouse=True)
+def no_waits(monkeypatch):
+    """Nothing here loses power, so nothing waits until it is on the disk."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+
+
 @pytest.fixture
 def forks(monkeypatch):
     """The jobs of an engine are forks of this process, which cost no imports."""

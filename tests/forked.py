@@ -18,7 +18,10 @@ def fork(work):
         status = 1
         try:
             torch.set_num_threads(1)
-            status = work() or 0
+            work()
+            status = 0
+        except SystemExit as end:
+            status = end.code or 0
         except BaseException:
             traceback.print_exc()
         finally:
@@ -45,7 +48,7 @@ class Forked:
             os.environ.update(env)
             with open(1, "w", closefd=False) as out, open(2, "w", closefd=False) as err:
                 sys.stdout, sys.stderr = out, err
-                return cli.main(command[3:])
+                sys.exit(cli.main(command[3:]))
 
         self.returncode, self.pid = None, fork(work)
 

@@ -50,7 +50,7 @@ def off_policy(module, out, name):
     agent = type(module.Config().agent)(hidden=(24, 24))
     return module.Config(
         env="reverie/Reacher-v5", steps=660, num_envs=3, learning_starts=90, batch_size=16,
-        utd=0.5, buffer_size=240, agent=agent, run=run_options(out, name),
+        utd=0.25, buffer_size=240, agent=agent, run=run_options(out, name),
     )  # fmt: skip
 
 
@@ -175,7 +175,7 @@ def selecting(module, out, name):
     """Two sources of 330 steps, looked at six times each; saves in the middle of both."""
     return module.Config(
         env="reverie/Reacher-v5", context=("gear=1,1.5",), steps=660, source_steps=330,
-        num_envs=3, utd=0.5, learning_starts=90, batch_size=16, select_every=60,
+        num_envs=3, utd=0.25, learning_starts=90, batch_size=16, select_every=60,
         choose_episodes=1, score_episodes=1, sac=SACConfig(hidden=(24, 24)), figures=False,
         run=run_options(out, name),
     )  # fmt: skip

@@ -30,11 +30,12 @@ method = "sac"
 [[arms]]
 name = "td3-layer"
 method = "td3"
-set = { "agent.critic_norm" = "layer" }
+set = { "agent.critic_norm" = "layer", "agent.hidden" = [16, 16], batch_size = 16 }
 
 [[arms]]
 name = "sb3"
 method = "peer"
+set = { hidden = [16, 16] }
 
 [[tasks]]
 env = "Reacher-v5"
