@@ -19,10 +19,10 @@ from ..envs import BatchEnv, Contexts, make
 from ..envs.reality import require_real
 from .loops import offpolicy
 from .loops.chosen import Chosen
+from .loops.contextual import shown, wide_starts
 from .loops.grid import grid_of
 from .loops.options import UpdateOptions
 from .loops.session import build
-from .loops.transfer import shown, wide_starts
 from .runs.config import RunOptions, check
 from .runs.resources import use_threads
 from .runs.result import Result

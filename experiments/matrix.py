@@ -22,6 +22,7 @@ from ..buffers.aside import write_text
 from ..envs.reality import require_real
 from .looking.mbtl_figures import matrix_figure
 from .loops import transfer
+from .loops.contextual import wide_starts
 from .loops.grid import SourceOptions, coordinates, grid_of, trainer_of
 from .loops.scripted import worlds_as
 from .loops.transfer import LEARNERS, Job
@@ -51,6 +52,9 @@ class Config(SourceOptions):
     """seeds of each context, one after the other"""
     middle_trials: int = 12
     """seeds of the middle context, of which best-of-k is drawn"""
+    short: float = 0.2
+    """share of its budget after which a source's best snapshot has a row too, at the nearest of
+    `select_every`; 0 for none"""
     members: int | None = None
     """sources trained side by side, a divisor of all; None is the greatest up to 48"""
     run: OmitArgPrefixes[RunOptions] = field(
@@ -88,6 +92,7 @@ PRESETS = {
         learner="circuit",
         steps=48_000,
         select_every=16_000,
+        short=0.0,
     ),
 }
 STEP = "environment steps of each source"
@@ -113,12 +118,24 @@ def members_of(c: Config, jobs: int) -> int:
     return c.members
 
 
+def short_of(c: Config) -> int:
+    """Return after how many transitions a source has a row too, 0 for none: when one is looked at.
+
+    Raises ValueError for a share that is none.
+    """
+    if not 0 <= c.short < 1:
+        raise ValueError(f"short={c.short} is a share of the budget: give 0 (none) to 1")
+    every = min(c.select_every, c.steps)
+    return max(1, round(c.short * c.steps / every)) * every if c.short else 0
+
+
 class Drawing:
     """The rows so far and what trains the others, as one state."""
 
     def __init__(self, jobs: Sequence[Job], trainer: transfer.Trainer, steps: int) -> None:
         self.jobs, self.trainer, self.steps = list(jobs), trainer, steps
-        self.rows: list[Tensor] = []  # [N] of the first jobs
+        self.rows: list[Tensor] = []  # [E, N] of the first jobs: single episodes
+        self.shorts: list[Tensor] = []  # [N] of the same, where they were looked at early
 
     def more(self) -> Sequence[Job]:
         """Return the next sources."""
@@ -126,11 +143,14 @@ class Drawing:
 
     def tell(self, job: Job, row: Row, actor: Any) -> None:
         """Take what a source earned; sources end in the order in which they begin."""
-        self.rows.append(row.returns)
+        self.rows.append(row.each)
+        if row.short is not None:
+            self.shorts.append(row.short)
 
     def judge(self) -> Evaluation:
         """Return what the sources trained so far earn on their own contexts."""
-        own = [float(row[job.context]) for job, row in zip(self.jobs, self.rows, strict=False)]
+        pairs = zip(self.jobs, self.rows, strict=False)
+        own = [float(row[:, job.context].mean()) for job, row in pairs]
         returns = np.array(own)[:, None] if own else np.zeros((1, 1))
         return Evaluation(returns, np.zeros(returns.shape, np.int64), {"sources": len(own)})
 
@@ -141,7 +161,8 @@ class Drawing:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a bit-exact continuation needs."""
-        agent = {"rows": list(self.rows), "steps": self.steps}
+        rows, shorts = list(self.rows), list(self.shorts)
+        agent = {"rows": rows, "shorts": shorts, "steps": self.steps}
         return {"agent": agent, "trainer": self.trainer.state_dict()}
 
     def require_budget(self, path: Path, state: Mapping[str, Any]) -> None:
@@ -154,7 +175,7 @@ class Drawing:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`; the trainer's buffer is refilled before."""
-        self.rows = list(state["agent"]["rows"])
+        self.rows, self.shorts = list(state["agent"]["rows"]), list(state["agent"]["shorts"])
         self.trainer.load_state_dict(state["trainer"])
 
 
@@ -164,10 +185,13 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
     grid, threads = grid_of(c), use_threads(c.run.threads)
     names, contexts = coordinates(c.context, grid)
     findings = require_real(c.env, grid, c.env_options)
-    jobs = jobs_of(c, contexts)
+    jobs, short = jobs_of(c, contexts), short_of(c)
+    if c.score_episodes < 2:
+        raise ValueError("score_episodes=1 has no halves, of which one chooses: give 2 or more")
     label = f"matrix-{c.env.split('/')[-1]}-{'-'.join(grid.names)}-s{c.seed}"
     folder = Path(c.run.out, c.run.name or label)
-    trainer = trainer_of(c, grid, members_of(c, len(jobs)), c.steps, threads, folder / "sources")
+    members = members_of(c, len(jobs))
+    trainer = trainer_of(c, grid, members, c.steps, threads, folder / "sources", short)
     high = trainer.scored.max_episode_steps if c.high is None else c.high
     if high is None or high <= c.low:
         raise ValueError(f"returns count from low={c.low} to high={high}: give --high")
@@ -181,17 +205,18 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
             if state is not None:
                 s.load_state_dict(state)
         judged = transfer.train(run, trainer, s.more, s.tell, s.judge, s.row, s.state_dict)
-    card = MatrixCard(
-        task=c.env,
-        features=names,
-        budget=c.steps,
-        seeds=tuple(range(c.seed, c.seed + c.trials)),
-        low=c.low,
-        high=float(high),
-        versions=_versions(),
-        notes=_notes(c, trainer.judged),
-    )
-    write(run.path / "matrix", s.rows, contexts, card, [dataclasses.asdict(c), findings])
+        card = MatrixCard(
+            task=c.env,
+            features=names,
+            budget=c.steps,
+            seeds=tuple(range(c.seed, c.seed + c.trials)),
+            low=c.low,
+            high=float(high),
+            versions=_versions(),
+            short=short if s.shorts else 0,
+            notes=_notes(c, trainer.judged),
+        )  # before the run is over: a finished one has its matrix
+        write(run.path / "matrix", s, contexts, card, [dataclasses.asdict(c), findings])
     return Result(run.path, run.step, judged)
 
 
@@ -203,28 +228,43 @@ def _versions() -> dict[str, str]:
 
 
 def _notes(c: Config, judged: int) -> str:
-    how = f"{c.learner}, {c.context_in_obs} contexts, {'wide' if c.wide else 'own'} starts"
+    how = f"{c.learner}, {c.context_in_obs} contexts, {'wide' if wide_starts(c) else 'own'} starts"
     return f"{how}; {judged:,} environment steps of evaluation. Undertrained by its budget."
 
 
 def write(
-    path: Path, rows: Sequence[Tensor], contexts: Tensor, card: MatrixCard, facts: Sequence[Any]
+    path: Path, drawn: Drawing, contexts: Tensor, card: MatrixCard, facts: Sequence[Any]
 ) -> Matrix:
-    """Write the matrix of all rows, its card, its report and a picture; return it.
-
-    The first N x S rows are those of each context's seeds, what follows of the middle's others.
-    """
-    n, count = len(contexts), len(card.seeds)
-    values = torch.stack(list(rows[: n * count])).view(n, count, n).transpose(1, 2)
-    own = values[middle(contexts)].T  # [S, N]
-    further = torch.stack([*own, *rows[n * count :]])
-    matrix = Matrix(values.contiguous(), contexts, card, further)
+    """Write the matrix of all rows, its card, its report and a picture; return it."""
+    rows = [Row(each, 0) for each in drawn.rows]
+    values, further = squared([row.returns for row in rows], contexts, card)
+    halves = [squared([row.halves[k] for row in rows], contexts, card) for k in (0, 1)]
+    matrix = Matrix(
+        values,
+        contexts,
+        card,
+        further,
+        halves=torch.stack([own for own, _ in halves]),
+        middle_halves=torch.stack([more for _, more in halves]),
+        short=squared(drawn.shorts, contexts, card)[0] if drawn.shorts else None,
+    )
     matrix.save(path)
     settings, findings = facts
     told = {**report(matrix), "reality": [f._asdict() for f in findings], "config": settings}
     write_text(path.with_suffix(".report.json"), json.dumps(told, indent=1, default=str) + "\n")
     matrix_figure(path.with_suffix(".png"), matrix.unit(), [])
     return matrix
+
+
+def squared(rows: Sequence[Tensor], contexts: Tensor, card: MatrixCard) -> tuple[Tensor, Tensor]:
+    """Return rows [N] of all sources as values [N, N, S], and those of the middle's seeds [M, N].
+
+    The first N x S rows are those of each context's seeds, what follows of the middle's others.
+    """
+    n, count = len(contexts), len(card.seeds)
+    values = torch.stack(list(rows[: n * count])).view(n, count, n).transpose(1, 2)
+    own = values[middle(contexts)].T  # [S, N]
+    return values.contiguous(), torch.stack([*own, *rows[n * count :]])
 
 
 def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> NoReturn:

@@ -14,8 +14,21 @@ from ..playing import evaluate, never
 class Row(NamedTuple):
     """What a policy earned on N contexts, and what it cost to see."""
 
-    returns: Tensor  # [N] float64: means over the episodes of each context
+    each: Tensor  # [E, N] float64: of single episodes
     steps: int  # environment steps
+    short: Tensor | None = None  # [N]: what a snapshot of early in its training earned
+
+    @property
+    def returns(self) -> Tensor:
+        """Means [N] over the episodes of each context."""
+        return self.each.mean(0)
+
+    @property
+    def halves(self) -> Tensor:
+        """Means [2, N] over every other episode: one half can choose, the other score."""
+        if len(self.each) < 2:
+            raise ValueError("one episode of each context has no halves: score 2 or more")
+        return torch.stack([self.each[::2].mean(0), self.each[1::2].mean(0)])
 
 
 def play_row(
@@ -33,8 +46,8 @@ def play_row(
     they themselves. Raises Stopped as `evaluate`.
     """
     judged = evaluate(policy, env, seed=seed, stop=stop)
-    returns = value(torch.from_numpy(judged.returns[:, 0]).view(-1, n)).mean(0)
-    return Row(returns, int(judged.lengths.sum()))
+    each = value(torch.from_numpy(judged.returns[:, 0]).view(-1, n))
+    return Row(each, int(judged.lengths.sum()))
 
 
 class Library:

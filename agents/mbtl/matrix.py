@@ -16,7 +16,8 @@ from ...buffers.dataset import rows_digest
 from ...buffers.shards import sync_file, write_tensors
 from ...buffers.untrusted import READING, require_room, small_text, tensors_in, told
 
-SHAPE = "values [N, N, S], contexts [N, d] and maybe middle [M, N], float64"
+MORE = {"middle": 2, "halves": 4, "middle_halves": 3, "short": 3}  # what there may be, dimensions
+SHAPE = f"values [N, N, S], contexts [N, d] and maybe {', '.join(MORE)}, float64"
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,12 @@ class MatrixCard:
     """the return that counts 1"""
     versions: Mapping[str, str] = field(default_factory=dict)
     """of the packages that made it"""
+    short: int = 0
+    """environment steps after which the snapshots of `short` were the best"""
     notes: str = ""
     """what else there is to know"""
     sha256: str = ""
-    """of the returns, then the contexts, then the rows of the middle one"""
+    """of the returns, then the contexts, then what else there is"""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,9 @@ class Matrix:
     """Returns [N, N, S] of policies: source, target, seed; contexts [N, d] in the order of both.
 
     `middle` [M, N]: returns of policies of the middle context, of as many seeds as there are of it:
-    the S in `values` first. What best-of-k seeds is drawn from.
+    the S in `values` first. What best-of-k seeds is drawn from. `halves` [2, N, N, S] and
+    `middle_halves` [2, M, N]: means over every other episode of the same, so that what chooses a
+    policy need not score it. `short` [N, N, S]: of the same trainings, `card.short` steps in.
 
     Raises ValueError for another shape, for returns not finite and for a card of other widths.
     """
@@ -57,6 +62,9 @@ class Matrix:
     contexts: Tensor
     card: MatrixCard
     middle: Tensor | None = None
+    halves: Tensor | None = None
+    middle_halves: Tensor | None = None
+    short: Tensor | None = None
 
     def __post_init__(self) -> None:
         shape, n, c = tuple(self.values.shape), len(self.contexts), self.card
@@ -66,8 +74,12 @@ class Matrix:
                 f"a matrix is {SHAPE}, of {len(c.seeds)} seeds and features {c.features}; got "
                 f"values {shape} and contexts {tuple(self.contexts.shape)}"
             )
-        if self.middle is not None and self.middle.shape[1:] != (n,):
-            raise ValueError(f"middle is [M, {n}], returns of M seeds; got {self.middle.shape}")
+        m = 0 if self.middle is None else len(self.middle)
+        shapes = (m, n), (2, *want), (2, m, n), want
+        for (name, _), shaped in zip(MORE.items(), shapes, strict=True):
+            part = getattr(self, name)
+            if part is not None and tuple(part.shape) != shaped:
+                raise ValueError(f"{name} is {list(shaped)} of this matrix, got {part.shape}")
         if not all(bool(x.isfinite().all()) for x in self._parts.values()):
             raise ValueError("a matrix has returns or contexts that are not finite")
         if not c.high > c.low:
@@ -76,22 +88,26 @@ class Matrix:
     @property
     def _parts(self) -> dict[str, Tensor]:
         """The tensors of the file."""
-        parts = {"values": self.values, "contexts": self.contexts}
-        return parts if self.middle is None else {**parts, "middle": self.middle}
+        every = ("values", "contexts", *MORE)
+        return {name: x for name in every if (x := getattr(self, name)) is not None}
+
+    def units_of(self, part: str) -> Tensor:
+        """Return `values` or one of `MORE` with `low` 0 and `high` 1.
+
+        Raises ValueError for what the matrix does not keep.
+        """
+        if part not in self._parts:
+            raise ValueError(f"the matrix keeps no {part}, only {', '.join(self._parts)}")
+        return (self._parts[part] - self.card.low) / (self.card.high - self.card.low)
 
     def unit_middle(self) -> Tensor:
-        """Return the rows [M, N] of the middle context's seeds, with `low` 0 and `high` 1.
-
-        Raises ValueError for a matrix that has none.
-        """
-        if self.middle is None:
-            raise ValueError("the matrix keeps no rows of further seeds of its middle context")
-        return (self.middle - self.card.low) / (self.card.high - self.card.low)
+        """Return the rows [M, N] of the middle context's seeds, in units, as `units_of` does."""
+        return self.units_of("middle")
 
     def unit(self, seed: int | None = None) -> Tensor:
         """Return returns [N, N] of one seed, or the mean of all, with `low` 0 and `high` 1."""
-        values = self.values.mean(2) if seed is None else self.values[..., seed]
-        return (values - self.card.low) / (self.card.high - self.card.low)
+        values = self.units_of("values")
+        return values.mean(2) if seed is None else values[..., seed]
 
     def bootstrap(self, count: int, seed: int) -> Tensor:
         """Return matrices [count, N, N] in units, each row of them that of one seed drawn."""
@@ -133,8 +149,9 @@ def load_matrix(path: str | Path) -> Matrix:
         card = _card(json.loads(small_text(about)))
         held = tensors_in(file)
         shapes = {k: (kind, len(shape)) for k, (kind, shape) in held.items()}
-        want = {"values": ("F64", 3), "contexts": ("F64", 2)}
-        if shapes not in (want, {**want, "middle": ("F64", 2)}):
+        may = {"values": 3, "contexts": 2, **MORE}
+        want = {k: ("F64", d) for k, d in may.items() if k in held or k not in MORE}
+        if shapes != want:
             raise ValueError(f"{file.name} holds {str(held)[:200]}, expected {SHAPE}")
         require_room(sum(16 * math.prod(s) for _, s in held.values()), file.stat().st_size)
         matrix = Matrix(**load_file(file), card=card)
@@ -149,7 +166,7 @@ def _card(given: Any) -> MatrixCard:
     """Return the card of JSON's values; ValueError or TypeError where they are none."""
     card = MatrixCard(**given)
     texts = (card.task, card.notes, card.sha256, *card.features)
-    numbers = (card.low, card.high, card.budget, *card.seeds)
+    numbers = (card.low, card.high, card.budget, card.short, *card.seeds)
     if not all(isinstance(t, str) for t in texts) or not all(
         isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in numbers
     ):

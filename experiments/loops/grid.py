@@ -86,13 +86,19 @@ def coordinates(context: Sequence[str], grid: Contexts) -> tuple[tuple[str, ...]
 
 
 def trainer_of(
-    c: Any, grid: Contexts, members: int, steps: int, threads: int, folder: Path
+    c: Any,
+    grid: Contexts,
+    members: int,
+    steps: int,
+    threads: int,
+    folder: Path,
+    short: int = 0,
 ) -> Trainer:
     """Return what trains `members` sources at once for `steps` transitions each.
 
-    PPO and the circuit train one after the other, each a run of its own in `folder`, whatever
-    `members` is.
+    `short`: after how many a source has a row too; 0 for none of them. PPO and the circuit train
+    one after the other, each a run of its own in `folder`, whatever `members` is.
     """
     if c.learner in LEARNERS:
-        return Population(c, grid, members, steps, threads)
-    return Scripted(c, grid, members, steps, threads, folder)
+        return Population(c, grid, members, steps, threads, short)
+    return Scripted(c, grid, members, steps, threads, folder, short)

@@ -1,7 +1,7 @@
 """Sources trained by their own scripts, one after the other, each a run in a folder."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from ..runs.config import RunOptions
 from ..runs.directory import Stores
 from ..runs.run import Run
 from ..runs.stopping import Interrupted
-from .transfer import CHOOSE_SEED, Job, row_worlds, shown, wide_starts
+from .contextual import row_worlds, shown, wide_starts
+from .transfer import CHOOSE_SEED, Job
 
 LINKS = 6  # of the swimmer whose circuit is trained
 
@@ -29,12 +30,20 @@ class Scripted:
     """
 
     def __init__(
-        self, c: Any, grid: Contexts, members: int, steps: int, threads: int, folder: Path
+        self,
+        c: Any,
+        grid: Contexts,
+        members: int,
+        steps: int,
+        threads: int,
+        folder: Path,
+        short: int = 0,
     ) -> None:
         if c.context_in_obs != "hidden":
             raise ValueError(f"{c.learner} trains with hidden contexts, not {c.context_in_obs!r}")
         self.c, self.grid, self.members, self.steps = c, grid, members, steps
         self.each, self.threads, self.folder, self.jobs = steps, threads, folder, list[Job]()
+        self.short = short
         self.scored = row_worlds(c, grid, threads)
         self.stores: Stores = {}
         self.judged = 0
@@ -75,16 +84,24 @@ class Scripted:
             job, stop = self.jobs[len(self.done)], (lambda: run.stopping)
             actors = snapshots(self.folder / "c{}-s{}".format(*job))
             judge = self._own_worlds(job)
-            best, chosen, cost = -float("inf"), actors[-1], 0
-            for actor in actors:
+            best, chosen, early, cost = -float("inf"), actors[-1][1], None, 0
+            for step, actor in actors:
                 judged = evaluate(policy_of(self.c, actor), judge, seed=CHOOSE_SEED, stop=stop)
                 cost += int(judged.lengths.sum())
                 if judged.mean > best:
                     best, chosen = judged.mean, actor
-            policy = policy_of(self.c, chosen)
-            row = play_row(policy, self.scored, len(self.grid), seed=EVAL_SEED, stop=stop)
+                if self.short and step >= self.short and early is None:
+                    early = chosen
+            row = self._score(chosen, stop)
+            if early is not None:
+                short = self._score(early, stop)
+                row, cost = row._replace(short=short.returns), cost + short.steps
             self.done.append((row, chosen))
             self.judged += cost + row.steps
+
+    def _score(self, actor: Any, stop: Callable[[], bool]) -> Row:
+        policy, n = policy_of(self.c, actor), len(self.grid)
+        return play_row(policy, self.scored, n, seed=EVAL_SEED, stop=stop)
 
     def _own_worlds(self, job: Job) -> BatchEnv:
         c, n = self.c, self.c.choose_episodes
@@ -108,7 +125,7 @@ class Scripted:
         """How far the list is; what is inside a source lies in its own run."""
         state: dict[str, Any] = {"jobs": [list(j) for j in self.jobs], "judged": self.judged}
         if self.jobs:
-            done = [(row.returns, row.steps, actor) for row, actor in self.done]
+            done = [(*row, actor) for row, actor in self.done]
             state |= {"trained": self.trained, "done": done, "metrics": self.metrics}
         return state
 
@@ -118,7 +135,8 @@ class Scripted:
         self.judged = int(state["judged"])
         if self.jobs:
             self.trained, self.metrics = int(state["trained"]), dict(state["metrics"])
-            self.done = [(Row(row, int(steps)), actor) for row, steps, actor in state["done"]]
+            done = state["done"]
+            self.done = [(Row(each, int(n), short), actor) for each, n, short, actor in done]
 
 
 def worlds_as(c: Any) -> Any:
@@ -146,11 +164,11 @@ def script_of(c: Any, grid: Contexts, job: Job, steps: int) -> tuple[Any, Any]:
     return module, module.Config(**common, links=LINKS, search=c.search, es=c.es)
 
 
-def snapshots(path: Path) -> list[Any]:
-    """Return what acts in each checkpoint of a run, oldest first."""
+def snapshots(path: Path) -> list[tuple[int, Any]]:
+    """Return the step of each checkpoint of a run and what acts in it, oldest first."""
     states = []
     for point in checkpoint.list_checkpoints(path / "checkpoints"):
-        states.append(_acting(checkpoint.read(point)["agent"]))
+        states.append((checkpoint.step_of(point), _acting(checkpoint.read(point)["agent"])))
     if not states:
         raise FileNotFoundError(f"{path} has no checkpoints: what was trained there is gone")
     return states

@@ -17,11 +17,9 @@ from ...agents.seeding import stream_seed
 from ...buffers import Layout, ReplayBuffer
 from ...buffers.groups import Groups
 from ...envs import BatchEnv, Contexts, make
-from ...envs.make import PREFIX, noted
-from ...envs.shown import ContextShown
-from ...envs.tasks import TASKS
 from ..runs.directory import Stores
 from ..runs.run import Run
+from .contextual import row_worlds, shown, wide_starts
 
 CHOOSE_SEED = EVAL_SEED + 1  # start states on which snapshots are chosen; rows are of EVAL_SEED
 LEARNERS: Mapping[str, Any] = {"sac": (SAC, gaussian_policy), "td3": (TD3, deterministic_policy)}
@@ -77,34 +75,19 @@ class Trainer(Protocol):
         ...
 
 
-def wide_starts(c: Any) -> dict[str, Any]:
-    """Return the option of wide random starts, where it is asked for and the task has it."""
-    task = TASKS.get(c.env.removeprefix(PREFIX))
-    return {"wide": True} if c.wide and task is not None and "wide" in task.params else {}
-
-
-def shown(c: Any, grid: Contexts, env: BatchEnv) -> BatchEnv:
-    """Return worlds that show their context as configured, over the range of the whole grid."""
-    if c.context_in_obs == "hidden":
-        return env
-    return noted(ContextShown(env, grid, c.context_in_obs))
-
-
-def row_worlds(c: Any, grid: Contexts, threads: int) -> BatchEnv:
-    """Return the worlds of a row: those of all contexts, `score_episodes` times over."""
-    n = len(grid) * c.score_episodes
-    return shown(c, grid, make(c.env, n, context=grid, threads=threads, **c.env_options))
-
-
 class Population:
     """K sources of SAC or TD3 as one learner, in worlds of their contexts; a `Trainer`.
 
     Member k learns as a run of its seed alone would. Of its snapshots, one every `select_every`
-    transitions, the best on `choose_episodes` episodes of its own context stays.
+    transitions, the best on `choose_episodes` episodes of its own context stays. The one that
+    stays after `short` transitions has a row too, unless that is 0.
     """
 
-    def __init__(self, c: Any, grid: Contexts, members: int, steps: int, threads: int) -> None:
+    def __init__(
+        self, c: Any, grid: Contexts, members: int, steps: int, threads: int, short: int = 0
+    ) -> None:
         self.c, self.grid, self.members, self.steps = c, grid, members, steps
+        self.short = short
         self.each = -(-steps // c.num_envs) * c.num_envs
         self.threads, self.jobs = threads, list[Job]()
         self.scored = row_worlds(c, grid, threads)
@@ -143,6 +126,7 @@ class Population:
         self.best = torch.full((len(jobs),), -torch.inf, dtype=torch.float64)
         self.kept = {k: w.clone() for k, w in self._actors().items()}
         self.rows: list[Row] = []
+        self.shorts: list[Row] = []
 
     def _worlds(self, each: int, streams: list[int], more: Mapping[str, Any]) -> BatchEnv:
         """Return `each` worlds of the context of every job, job by job."""
@@ -185,12 +169,18 @@ class Population:
         due = self.step >= self.steps or self.step // every > self.looked // every
         if due and self.looked < self.step:
             self._look(run)
+        while self.short and self.looked >= self.short and len(self.shorts) < len(self.jobs):
+            self._score(self.shorts, run)
         while self.step >= self.steps and len(self.rows) < len(self.jobs):
-            policy = policy_of(self.c, member(self.kept, len(self.rows)))
-            n, stop = len(self.grid), (lambda: run.stopping)
-            row = play_row(policy, self.scored, n, seed=EVAL_SEED, stop=stop)
-            self.rows.append(row)
-            self.judged += row.steps
+            self._score(self.rows, run)
+
+    def _score(self, rows: list[Row], run: Run) -> None:
+        """Append the row of the next member's snapshot that stays so far."""
+        policy = policy_of(self.c, member(self.kept, len(rows)))
+        n, stop = len(self.grid), (lambda: run.stopping)
+        row = play_row(policy, self.scored, n, seed=EVAL_SEED, stop=stop)
+        rows.append(row)
+        self.judged += row.steps
 
     def _look(self, run: Run) -> None:
         """Keep the actors of the members that are better on their own context than before."""
@@ -208,7 +198,10 @@ class Population:
         """Return rows and actors, once all are scored."""
         if not self.jobs or len(self.rows) < len(self.jobs):
             return []
-        return [(row, member(self.kept, k)) for k, row in enumerate(self.rows)]
+        rows = list(self.rows)
+        for k, early in enumerate(self.shorts):
+            rows[k] = rows[k]._replace(short=early.returns)
+        return [(row, member(self.kept, k)) for k, row in enumerate(rows)]
 
     def row(self) -> dict[str, Any]:
         """Return means over the members; the returns are of episodes since the last row."""
@@ -229,7 +222,7 @@ class Population:
         state: dict[str, Any] = {"jobs": [list(j) for j in self.jobs], "judged": self.judged}
         if not self.jobs:
             return state
-        rows = [(row.returns, row.steps) for row in self.rows]
+        rows = [[(row.each, row.steps) for row in own] for own in (self.rows, self.shorts)]
         counts = (self.step, self.looked, self.debt, list(self.recent), self.metrics)
         return {
             **state,
@@ -257,9 +250,9 @@ class Population:
             p.generator.set_state(kept)
         self.returns.load_state_dict(state["returns"])
         self.step, self.looked, self.debt, recent, self.metrics = state["counts"]
-        best, kept, rows = state["chosen"]
+        best, kept, played = state["chosen"]
         self.recent, self.best, self.kept = list(recent), best.clone(), dict(kept)
-        self.rows = [Row(returns, int(steps)) for returns, steps in rows]
+        self.rows, self.shorts = [[Row(each, int(n)) for each, n in own] for own in played]
         self.obs = self.env.current_obs()
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -89,7 +90,8 @@ def read_results(folder: Path) -> list[Kept]:
 def write_results(entries: Sequence[Entry], results: Path) -> None:
     """Write each run's CSV `step,return,seed,...` and stamp; failed ones too, damaged ones not.
 
-    A continual learner's matrix, a row after each task, goes to `NAME.tasks.csv` beside it.
+    A continual learner's matrix, a row after each task, goes to `NAME.tasks.csv` beside it. The
+    files of a transfer matrix go to `ARM-NAME.*` in `results` itself: its card is no stamp.
     """
     for entry in entries:
         if not (entry.path / "stamp.json").exists():
@@ -103,6 +105,9 @@ def write_results(entries: Sequence[Entry], results: Path) -> None:
         _write_csv(target, run.frame(), entry.seed)
         if tasks := run.frame("task"):
             _write_csv(target.with_suffix(".tasks.csv"), tasks, entry.seed)
+        for part in entry.path.glob("matrix.*"):
+            kept = f"{entry.key.replace('/', '-')}{part.name.removeprefix('matrix')}"
+            shutil.copyfile(part, results / kept)
         # What was run and on what, without the folders of the machine that it was run on.
         settings = {k: v for k, v in run.config["run"].items() if k != "out"}
         stamp = {k: v for k, v in run.stamp.items() if k != "command"}

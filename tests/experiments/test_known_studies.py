@@ -67,6 +67,17 @@ def test_a_csv_is_a_runs_evaluations_and_its_stamp_its_settings(tmp_path):
     }
 
 
+def test_a_transfer_matrix_is_kept_where_no_stamp_is_looked_for(tmp_path):
+    entry = a_run(tmp_path, "a", 3, [1.5])
+    for end in ("safetensors", "json", "report.json"):
+        (entry.path / f"matrix.{end}").write_text(end)
+    write_results([entry], tmp_path / "results")
+    kept = {p.name: p.read_text() for p in (tmp_path / "results").glob("*.*")}
+    ends = ("safetensors", "json", "report.json")
+    assert kept == {f"a-E-v0-s3.{end}": end for end in ends}
+    assert last_rows(tmp_path / "results", "return")["a"].tolist() == [[1.5]]
+
+
 def test_a_table_holds_the_last_values_their_interval_and_middle(tmp_path):
     """10, 20, 60, 30: mean 30, deviation 21.602, t 3.182 / 2; of the middle two 25."""
     entries = [a_run(tmp_path, "a", s, [99.0, v]) for s, v in enumerate((10.0, 20.0, 60.0, 30.0))]

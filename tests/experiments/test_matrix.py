@@ -11,7 +11,7 @@ import torch
 from made import same_end
 
 from reverie.agents import RandomPolicy, SACConfig, TD3Config
-from reverie.agents.mbtl import Matrix, MatrixCard, load_matrix, scores
+from reverie.agents.mbtl import Matrix, MatrixCard, load_matrix, replay, scores, selector_of
 from reverie.agents.mbtl.curricula import Learnable
 from reverie.agents.mbtl.library import Row, play_row
 from reverie.agents.playing import EVAL_SEED, Stopped, evaluate
@@ -59,9 +59,9 @@ class NoRun:
         assert all(np.isfinite(float(v)) for v in metrics.values())
 
 
-def trained(c, jobs, steps=60):
+def trained(c, jobs, steps=60, short=0):
     grid = parse_contexts(c.context)
-    t = Population(c, grid, len(jobs), steps, 1)
+    t = Population(c, grid, len(jobs), steps, 1, short)
     t.begin(jobs)
     while not t.results():
         assert t.advance(NoRun()) == len(jobs) * c.num_envs
@@ -109,9 +109,12 @@ def test_a_second_list_of_jobs_is_trained_as_the_first_would_be(tmp_path):
 
 
 def test_the_better_snapshot_on_the_own_context_stays_and_its_row_is_of_other_episodes(tmp_path):
-    """Looks at 30 and 60 of 60 steps; the actors of the better one, member by member, are kept."""
+    """Looks at 30 and 60 of 60 steps; the actors of the better one, member by member, are kept.
+
+    After 30 steps the only snapshot is the best: the short row is its own.
+    """
     c = config(tmp_path)
-    t, looks = Population(c, parse_contexts(GEARS), 2, 60, 1), []
+    t, looks = Population(c, parse_contexts(GEARS), 2, 60, 1, short=30), []
     t.begin([Job(0, 5), Job(2, 6)])
     while not t.results():
         t.advance(NoRun())
@@ -133,8 +136,11 @@ def test_the_better_snapshot_on_the_own_context_stays_and_its_row_is_of_other_ep
         again = evaluate(transfer.policy_of(c, best), worlds, seed=EVAL_SEED).returns[:, 0]
         expected = [again[[j, j + 3]].mean() for j in range(3)]
         assert rows[k][0].returns.tolist() == pytest.approx(expected, abs=1e-12)
-    # Two looks of two members at two episodes, two rows of three contexts, all of 20 steps.
-    assert t.judged == 2 * 2 * 2 * 20 + 2 * 3 * 2 * 20
+        first = evaluate(transfer.policy_of(c, looks[0][0][k]), worlds, seed=EVAL_SEED)
+        expected = first.returns[:, 0].reshape(2, 3).mean(0)
+        assert rows[k][0].short.tolist() == pytest.approx(expected.tolist(), abs=1e-12)
+    # Two looks of two members at two episodes, four rows of three contexts, all of 20 steps.
+    assert t.judged == 2 * 2 * 2 * 20 + 4 * 3 * 2 * 20
     assert rows[0][0].steps == 120
 
 
@@ -158,7 +164,7 @@ def test_a_row_costs_the_steps_of_its_episodes_alone():
 
 
 def test_a_matrix_by_hand(tmp_path):
-    c = config(tmp_path)
+    c = config(tmp_path, learning_starts=10, sac=SACConfig(hidden=(8,), lr=0.05))
     result = matrix.main(c)
     path = result.path
     assert result.steps == 7 * 60
@@ -169,10 +175,16 @@ def test_a_matrix_by_hand(tmp_path):
     assert m.contexts[:, 0].tolist() == pytest.approx([-np.log(2), 0, np.log(2)])
     assert torch.equal(m.middle[:2], m.values[1].T)
     jobs = [Job(i, s) for i in range(3) for s in (5, 6)] + [Job(1, 7)]
-    rows = [row.returns for row, _ in trained(c, jobs).results()]
-    for (context, seed), row in zip(jobs[:6], rows, strict=False):
-        assert torch.equal(m.values[context, :, seed - 5], row)
-    assert torch.equal(m.middle[2], rows[6])
+    earned = [row for row, _ in trained(c, jobs, short=30).results()]
+    rows = [row.returns for row in earned]
+    for (context, seed), row in zip(jobs[:6], earned, strict=False):
+        assert torch.equal(m.values[context, :, seed - 5], row.returns)
+        assert torch.equal(m.short[context, :, seed - 5], row.short)
+        assert torch.equal(m.halves[:, context, :, seed - 5], row.each)  # two episodes are two
+    assert torch.equal(m.middle[2], rows[6]) and torch.equal(m.middle_halves[:, 2], earned[6].each)
+    assert torch.equal(m.middle_halves[:, :2], m.halves[:, 1].permute(0, 2, 1))
+    assert m.card.short == 30 and not torch.equal(m.short, m.values)
+    assert "wide starts" in m.card.notes
     own = [float(rows[k][job.context]) for k, job in enumerate(jobs)]
     assert result.evaluation.returns[:, 0].tolist() == own
     told = json.loads((path / "matrix.report.json").read_text())
@@ -184,6 +196,13 @@ def test_a_matrix_by_hand(tmp_path):
     assert told["seed_noise"]["seed_sd"] > 0 and told["row_structure"]["one_of_all"] > 0
     kept = told["performance"]["3"]["best-of-k seeds"]
     assert kept == pytest.approx(float(m.unit_middle().amax(0).mean()))
+    for k in (1, 2, 3):
+        for name, orders in told["picks"][str(k)].items():
+            for seed, own in enumerate(orders):
+                assert own == replay(selector_of(name, m.contexts, k=k, seed=seed), m.unit(seed), k)
+            each = [scores.performance(m.unit(i)[own]) for i, own in enumerate(orders)]
+            assert told["performance"][str(k)][name] == pytest.approx(np.mean(each))
+    assert told["picks"]["2"]["equidistant"] != told["picks"]["2"]["spread"]
     assert told["config"]["steps"] == 60 and (path / "matrix.png").exists()
     last = load_run(path).rows[-2]
     assert last["sources"] == 7 and last["evaluation_steps"] > 0
@@ -229,6 +248,18 @@ def test_a_matrix_that_was_killed_or_stopped_anywhere_has_the_same_bytes(
         assert (whole / name).read_bytes() == (cut / name).read_bytes()
 
 
+def test_a_run_that_could_not_write_its_matrix_is_not_finished(tmp_path, monkeypatch):
+    few = {"trials": 1, "middle_trials": 0, "members": 3}
+    with monkeypatch.context() as patch:
+        patch.setattr(Matrix, "save", lambda self, path: (_ for _ in ()).throw(OSError("full")))
+        with pytest.raises(OSError, match="full"):
+            matrix.main(config(tmp_path, **few))
+    assert load_run(tmp_path / "m").stamp["status"] == "failed"
+    matrix.main(config(tmp_path, **few), resume=True)
+    assert load_run(tmp_path / "m").stamp["status"] == "finished"
+    assert load_matrix(tmp_path / "m" / "matrix").values.shape == (3, 3, 1)
+
+
 def test_what_a_matrix_refuses(tmp_path):
     with pytest.raises(ValueError, match=r"survives without an action does not hold.*0\.5"):
         matrix.main(config(tmp_path, env="reverie/Hopper-v5", context=("length=0.5,1",)))
@@ -238,6 +269,10 @@ def test_what_a_matrix_refuses(tmp_path):
         matrix.main(config(tmp_path, members=3))
     with pytest.raises(ValueError, match=r"high=0\.0: give --high"):
         matrix.main(config(tmp_path, high=0.0))
+    with pytest.raises(ValueError, match="score_episodes=1 has no halves"):
+        matrix.main(config(tmp_path, score_episodes=1))
+    with pytest.raises(ValueError, match=r"short=1\.0 is a share of the budget"):
+        matrix.main(config(tmp_path, short=1.0))
     assert not list(tmp_path.iterdir())
     matrix.main(config(tmp_path, trials=1, middle_trials=0, members=3, context=("gear=1,2,3",)))
     with pytest.raises(ValueError, match="begun with sources of 60 steps, not 90"):
@@ -257,6 +292,18 @@ def test_all_sources_are_planned_and_shared_out(tmp_path):
     grid = parse_contexts(("length=log:1:4:3", "gear=1,3"))
     names, at = coordinates(("length=log:1:4:3", "gear=1,3"), grid)
     assert names == ("log length", "gear")
+    # A fifth, at the nearest look: of 18,000 after 4,000 not 3,600, of 60,000 by 10,000 the first.
+    looks = {
+        (10_000, 1000): 2000,
+        (18_000, 1000): 4000,
+        (8000, 1000): 2000,
+        (60_000, 10_000): 10_000,
+    }
+    for (steps, every), expected in looks.items():
+        changed = dataclasses.replace(c, steps=steps, select_every=every)
+        assert matrix.short_of(changed) == expected
+    assert matrix.short_of(dataclasses.replace(c, short=0.0)) == 0
+    assert matrix.short_of(dataclasses.replace(c, steps=40, select_every=100)) == 40
     assert at[[0, 2, 5]].tolist() == [[0, 1], pytest.approx([np.log(2), 1]), [np.log(4), 3]]
 
 
@@ -279,7 +326,7 @@ def test_observations_tell_the_context_over_the_whole_grid(tmp_path):
         pytest.param(
             {"learner": "circuit", "env": "reverie/Swim-v0", "context": ("density=1000,3000",),
              "search": "es", "es": SearchConfig(population=4), "steps": 4000, "select_every": 4000,
-             "trials": 1, "middle_trials": 0, "high": 20.0}, marks=pytest.mark.slow,
+             "trials": 1, "middle_trials": 0, "high": 20.0, "short": 0.0}, marks=pytest.mark.slow,
         ),
     ],
     ids=["ppo", "circuit"],
@@ -290,6 +337,8 @@ def test_sources_of_other_scripts_are_trained_one_after_the_other(changes, tmp_p
     whole = matrix.main(config(tmp_path, "whole", **few)).path
     seeds = sorted(p.name for p in (whole / "sources").iterdir())
     assert seeds == ["c0-s5", "c1-s5"]
+    kept = load_matrix(whole / "matrix")
+    assert (kept.card.short > 0) == (kept.short is not None) == (changes["learner"] == "ppo")
     own = load_run(whole / "sources" / "c1-s5")
     assert own.stamp["status"] == "finished" and own.config["context"][0].split("=")[1] in (
         "2.0", "3000.0")  # fmt: skip
@@ -341,7 +390,7 @@ def test_sfl_looks_where_half_succeeds_and_its_steps_count(tmp_path, monkeypatch
 
     def played(policy, env, n, *, seed, stop, value):
         looked.append(seed)
-        return Row(value(returns).mean(0), 30)
+        return Row(value(returns), 30)
 
     def look(self, rates):
         assert rates.tolist() == pytest.approx([0.6, 1.0, 0.0])  # at least 8, 8 and 40
