@@ -45,13 +45,49 @@ class Claim:
     """why it was withdrawn"""
 
 
-def parse(text: str, where: str = "") -> dict[str, Claim]:
-    """Return the claims of a claims.toml; ValueError names claim and key of what is wrong."""
-    hints = typing.get_type_hints(Claim)
-    names = [f.name for f in fields(Claim)][1:]
-    needed = [f.name for f in fields(Claim) if f.default is MISSING][1:]
+@dataclass(frozen=True)
+class MatrixClaim:
+    """One contrast of selectors on stored transfer matrices, fixed before they are drawn."""
+
+    name: str
+    says: str
+    suite: str
+    matrices: tuple[str, ...]
+    """the suite's tasks; those of one task and features, log or linear, count once together"""
+    sources: int
+    """how many are picked"""
+    better: str
+    """a selector, or "best-of-k seeds" of the middle context, random, oracle"""
+    than: str
+    metric: Literal["performance", "worst_decile", "held_out"] = "performance"
+    margin: float | None = None
+    """given, the claim is that they differ by less than this"""
+    withdrawn: str = ""
+    """why it was withdrawn"""
+
+
+AnyClaim = Claim | MatrixClaim
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the runs say: stands, undecided, refuted, or why there is no verdict."""
+
+    claim: AnyClaim
+    state: str
+    detail: str
+
+
+Told = tuple[str, str]  # a state and its detail
+
+
+def parse(text: str, where: str = "") -> dict[str, AnyClaim]:
+    """Return the claims of a claims.toml; ValueError names claim and key of what is wrong.
+
+    One that names `matrices` is a `MatrixClaim`.
+    """
     where = f"{where}: " if where else ""
-    claims = {}
+    claims: dict[str, AnyClaim] = {}
     try:
         rows = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -60,6 +96,10 @@ def parse(text: str, where: str = "") -> dict[str, Claim]:
         here = f"{where}claim {name}"
         if not isinstance(row, Mapping):
             raise ValueError(f"{here}: got {row!r}, expected a table [{name}]")
+        kind = MatrixClaim if "matrices" in row else Claim
+        hints = typing.get_type_hints(kind)
+        names = [f.name for f in fields(kind)][1:]
+        needed = [f.name for f in fields(kind) if f.default is MISSING][1:]
         for key, value in row.items():
             if key not in names:
                 raise unknown(f"key of {here}", key, names)
@@ -68,14 +108,18 @@ def parse(text: str, where: str = "") -> dict[str, Claim]:
             in_range("steps", row["steps"], f"{here}: steps")
         if missing := [k for k in needed if k not in row]:
             raise ValueError(f"{here} lacks {', '.join(missing)}")
-        if overlap := set(parse_seeds(row["seeds"])) & set(PILOT):
+        if "seeds" in row and (overlap := set(parse_seeds(row["seeds"])) & set(PILOT)):
             raise ValueError(f"{here}: {sorted(overlap)} are pilot seeds, which choose")
         if row["better"] == row["than"]:
             raise ValueError(f"{here}: better and than are both {row['than']!r}")
         if row.get("margin", 1) <= 0:
             raise ValueError(f"{here}: margin: got {row['margin']!r}, expected more than 0")
+        if row.get("sources", 1) < 1:
+            raise ValueError(f"{here}: sources: got {row['sources']}, expected 1 or more")
+        if kind is MatrixClaim and len(set(row["matrices"])) < max(1, len(row["matrices"])):
+            raise ValueError(f"{here}: matrices: {row['matrices']} names none, or one twice")
         if row.get("evaluations", 1) < 1:
             raise ValueError(f"{here}: evaluations: got {row['evaluations']}, expected 1 or more")
         own: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
-        claims[name] = Claim(name=name, **own)
+        claims[name] = kind(name=name, **own)
     return claims

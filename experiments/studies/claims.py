@@ -9,8 +9,8 @@ import numpy as np
 
 from ...envs.errors import unknown
 from ..runs.config import parse as parse_options
-from . import evidence, stats
-from .claim import Claim, parse
+from . import evidence, matrices, stats
+from .claim import AnyClaim, Claim, MatrixClaim, Told, Verdict, parse
 from .evidence import Commit
 from .results import Kept, read_result
 from .settings import differences
@@ -20,16 +20,6 @@ from .tables import digits
 HERE = Path(__file__).parent.parent
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What the runs say: stands, undecided, refuted, or why there is no verdict."""
-
-    claim: Claim
-    state: str
-    detail: str
-
-
-Told = tuple[str, str]  # a state and its detail
 FAULTS = (
     "not committed",
     "no suite",
@@ -44,7 +34,7 @@ FAULTS = (
 )
 
 
-History = Sequence[tuple[Commit, Mapping[str, Claim]]]
+History = Sequence[tuple[Commit, Mapping[str, AnyClaim]]]
 
 
 def history(path: Path) -> History:
@@ -58,7 +48,7 @@ def history(path: Path) -> History:
     return out
 
 
-def committed(past: History, claim: Claim) -> Commit | None:
+def committed(past: History, claim: AnyClaim) -> Commit | None:
     """Return the commit since which the claim reads as it does now; None if it was not."""
     since = None
     for commit, claims in past:  # from the newest back, while it reads the same
@@ -68,7 +58,7 @@ def committed(past: History, claim: Claim) -> Commit | None:
     return since
 
 
-def removed(past: History, now: Mapping[str, Claim]) -> list[Verdict]:
+def removed(past: History, now: Mapping[str, AnyClaim]) -> list[Verdict]:
     """Return the claims that the file had once and has no more: they stay withdrawn."""
     out: dict[str, Verdict] = {}
     newer = None
@@ -254,7 +244,9 @@ def decide(
     return ("refuted" if high < 0 else lost), detail
 
 
-def verdict_of(claim: Claim, results: Path, commit: Commit | None, suite: Suite | str) -> Verdict:
+def verdict_of(
+    claim: AnyClaim, results: Path, commit: Commit | None, suite: Suite | str
+) -> Verdict:
     """Compare the arms over all verdict seeds, if no rule is broken and every run is there.
 
     `commit`: the claim's; `suite`: its suite as of that commit, or why there is none. The results
@@ -267,6 +259,8 @@ def verdict_of(claim: Claim, results: Path, commit: Commit | None, suite: Suite 
     if isinstance(suite, str):
         return Verdict(claim, "no suite", suite)
     try:
+        if isinstance(claim, MatrixClaim):
+            return Verdict(claim, *matrices.judge(claim, results, commit, suite))
         arms = runs_of(claim, results)
         if told := broken(claim, arms, commit, suite):
             return Verdict(claim, *told)

@@ -152,14 +152,25 @@ def stratified_paired(a: Any, b: Any, level: float = 0.95) -> Paired:
     if any(x.shape != y.shape or x.ndim != 1 or len(x) < 2 for x, y in pairs):
         shapes = [(x.shape, y.shape) for x, y in pairs]
         raise ValueError(f"each task needs two equal vectors of at least 2 runs: {shapes}")
-    gaps = [x - y for x, y in pairs]
-    mean = float(np.mean([d.mean() for d in gaps]))
-    squares = [d.var(ddof=1) / len(d) for d in gaps]  # variance of each task's mean
+    return contrast([(x - y, 1 / len(pairs)) for x, y in pairs], level)
+
+
+def contrast(samples: Sequence[tuple[Any, float]], level: float = 0.95) -> Paired:
+    """Return a weighted sum of the means of independent samples, with its interval.
+
+    `samples`: vectors of at least 2 runs, which may have different numbers and variances, and the
+    weight of each one's mean (Welch 1947, Satterthwaite 1946).
+    """
+    parts = [(np.asarray(x, np.float64), weight) for x, weight in samples]
+    if not parts or any(x.ndim != 1 or len(x) < 2 for x, _ in parts):
+        raise ValueError(f"samples need at least 2 runs each: {[x.shape for x, _ in parts]}")
+    mean = float(sum(weight * x.mean() for x, weight in parts))
+    squares = [weight**2 * x.var(ddof=1) / len(x) for x, weight in parts]  # of each one's mean
     if not any(squares):
         return Paired(mean, mean, mean, float(mean == 0))
-    error = np.sqrt(sum(squares)) / len(gaps)
+    error = np.sqrt(sum(squares))
     freedom = sum(squares) ** 2 / sum(
-        v**2 / (len(d) - 1) for v, d in zip(squares, gaps, strict=True)
+        v**2 / (len(x) - 1) for v, (x, _) in zip(squares, parts, strict=True)
     )
     reach = stats.t.ppf((1 + level) / 2, freedom) * error
     p = 2 * stats.t.sf(abs(mean) / error, freedom)

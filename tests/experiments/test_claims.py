@@ -8,9 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from reverie.agents.mbtl import Matrix, MatrixCard
 from reverie.experiments import cli
 from reverie.experiments.studies import evidence
 from reverie.experiments.studies.claim import Claim, parse
@@ -521,3 +523,83 @@ def test_the_verdicts_of_the_claims_that_were_tried():
         ("oer", "undecided", "1.046 against 1.022: difference 0.024 (-0.007 to 0.056)"),
     ):
         assert got[name].state == state and got[name].detail.startswith(start)
+
+
+MATRICES = """[c]
+says = "x beats y"
+suite = "s"
+matrices = ["t", "u"]
+sources = 1
+better = "x"
+than = "y"
+"""
+DRAWN = """name = "s"
+seeds = "0:1"
+[[arms]]
+name = "a"
+method = "mine.a"
+set = { lr = 1.0 }
+[[tasks]]
+name = "t"
+env = "reverie/E-v0"
+steps = 100
+[[tasks]]
+name = "u"
+env = "reverie/F-v0"
+steps = 100
+"""
+
+
+def draw(folder, task, env, gaps, **changes):
+    """Write a matrix whose source 0 is better than 1 by these, as `reverie compare` keeps it."""
+    path = put(folder, "a", 0, 1.0, config__env=env, **changes)
+    for old in (path, path.with_suffix(".json")):
+        old.rename(old.with_name(f"{task}-s0{old.suffix}"))
+    rows = torch.tensor([gaps, [0.0, 0.0]], dtype=torch.float64)[:, None].repeat(1, 2, 1)
+    card = MatrixCard(env, ("gear",), 100, (0, 1))
+    Matrix(rows, torch.tensor([[0.0], [1.0]], dtype=torch.float64), card).save(
+        folder / "results" / "s" / f"a-{task}-s0"
+    )
+    picks = {"picks": {"1": {"x": [[0], [0]], "y": [[1], [1]]}}}
+    (folder / "results" / "s" / f"a-{task}-s0.report.json").write_text(json.dumps(picks))
+
+
+def test_a_claim_of_matrices_stands_on_committed_ones_drawn_after_it(tmp_path):
+    """Differences .2, .3 and .4, .5: .35, each mean's variance .0025, half weights, 2 degrees.
+
+    .35 -+ 4.3027 x sqrt(2 x .25 x .0025).
+    """
+    (tmp_path / "suites").mkdir()
+    again(tmp_path, MATRICES, DRAWN)
+    draw(tmp_path, "t", "reverie/E-v0", (0.2, 0.3))
+    assert verdict(tmp_path).detail == "1 of 2 matrices"
+    draw(tmp_path, "u", "reverie/F-v0", (0.4, 0.5))
+    v = verdict(tmp_path)
+    assert v.state == "results not committed"
+    commit(tmp_path)
+    v = verdict(tmp_path)
+    assert v.state == "stands" and v.detail.startswith("difference 0.350 (0.198 to 0.502) of 2 ma")
+    report = tmp_path / "results" / "s" / "a-u-s0.report.json"
+    whole = report.read_text()
+    report.write_text(whole.replace("[[0]", "[[1]"))
+    assert verdict(tmp_path).state == "results not committed"  # nor may picks be touched
+    report.write_text("{}")
+    assert verdict(tmp_path).state == "cannot be read"
+    report.write_text(whole)
+    for changes, state, text in (
+        ({"started": BEFORE - timedelta(seconds=1)}, "too late", "the matrix u was begun"),
+        ({"revision": "abc123-dirty"}, "code not clean", "abc123-dirty"),
+        ({"config__lr": 0.5}, "other settings", "lr is 0.5, not 1.0"),
+        ({"config__seed": 1}, "other settings", "seed is 1"),
+        ({"status": "running"}, "incomplete", "1 of 2 matrices"),
+    ):
+        draw(tmp_path, "u", "reverie/F-v0", (0.4, 0.5), **changes)
+        v = verdict(tmp_path)
+        assert v.state == state and text in v.detail
+    draw(tmp_path, "u", "reverie/F-v0", (0.4, 0.5))
+    card = tmp_path / "results" / "s" / "a-u-s0.json"
+    card.write_text(card.read_text().replace('"budget": 100', '"budget": 90'))
+    v = verdict(tmp_path)
+    assert v.state == "other settings" and "its card is of 90 steps of reverie/F-v0" in v.detail
+    again(tmp_path, MATRICES.replace("[c]", "[d]"), DRAWN.replace("0:1", "0:2"))
+    assert verdict(tmp_path).state == "no suite"

@@ -104,6 +104,20 @@ def test_stratified_pairs_by_hand():
             stats.stratified_paired(bad, bad)
 
 
+def test_a_contrast_by_hand():
+    """1 x 3 - .5 x 4: variances of the means 1 and 1/3 x 1/4, t(df) by Satterthwaite.
+
+    df = (1 + 1/12)^2 / (1 / 1 + (1/12)^2 / 2) = 1.1695.
+    """
+    got = stats.contrast([([2.0, 4.0], 1.0), ([3.0, 4.0, 5.0], -0.5)])
+    assert got.difference == pytest.approx(1.0)
+    reach = sp.t.ppf(0.975, (13 / 12) ** 2 / (1 + 1 / 288)) * (13 / 12) ** 0.5
+    assert (got.low, got.high) == pytest.approx((1 - reach, 1 + reach))
+    for bad in ([], [([1.0], 1.0)]):
+        with pytest.raises(ValueError, match="samples need at least 2 runs each"):
+            stats.contrast(bad)
+
+
 @pytest.mark.parametrize(("runs", "stratified"), [(3, 0.92), (5, 0.92), (10, 0.93)])
 def test_what_tasks_differ_by_is_no_noise_when_they_are_strata(runs, stratified):
     """Two tasks of other means and spreads: one t interval over all pairs is twice too wide."""
