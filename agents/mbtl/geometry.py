@@ -81,24 +81,57 @@ def mountain(contexts: Tensor, taken: Sequence[int], iterations: int = 300) -> i
     if not taken:
         return middle(contexts)
     near = torch.cdist(contexts, contexts[list(taken)], p=1).amin(1)
-    best, total = contexts[0], torch.inf
+    best, total, gone = contexts[0], torch.inf, Gone(contexts)
     for starts in torch.split(contexts, 256):  # memory: [256, N] distances at once
-        centres, sums = _refined(contexts, starts.clone(), near, iterations)
-        if float(sums.min()) < total:
+        centres, sums = _refined(contexts, starts.clone(), near, iterations, gone)
+        if len(sums) and float(sums.min()) < total:
             total, best = float(sums.min()), centres[sums.argmin()]
-    gone = torch.zeros(len(contexts), dtype=torch.bool)
-    gone[list(taken)] = True
-    return nearest(contexts, on_grid(contexts, best), gone)
+    used = torch.zeros(len(contexts), dtype=torch.bool)
+    used[list(taken)] = True
+    return nearest(contexts, on_grid(contexts, best), used)
 
 
-def _refined(x: Tensor, centres: Tensor, near: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-    """Return centres [C, d] after k-means with all others fixed, and the sums of distances [C]."""
+class Gone:
+    """Clusters that a centre has had: what comes to one later goes where that one went."""
+
+    def __init__(self, x: Tensor) -> None:
+        draw = torch.Generator().manual_seed(0)
+        # Sums of whole numbers below 2^38 are exact, so that a cluster has one pair of them.
+        self.codes = torch.randint(2**38, (len(x), 2), generator=draw).to(x)
+        self.first: dict[tuple[float, ...], int] = {}
+        self.starts = 0
+
+    def where_first(self, clusters: Tensor, starts: Tensor) -> Tensor:
+        """Return the rows of clusters [C, N] that no start but their own came to before."""
+        codes = (clusters @ self.codes).tolist()
+        own = (starts + self.starts).tolist()
+        kept = [
+            row
+            for row, (code, start) in enumerate(zip(codes, own, strict=True))
+            if self.first.setdefault(tuple(code), start) == start
+        ]
+        return torch.tensor(kept, dtype=torch.long)
+
+
+def _refined(
+    x: Tensor, centres: Tensor, near: Tensor, iterations: int, gone: Gone
+) -> tuple[Tensor, Tensor]:
+    """Return centres [C, d] after k-means with all others fixed, and the sums of distances [C].
+
+    Of starts that come to the same cluster the first stays.
+    """
     mine = torch.cdist(centres, x, p=1) <= near
     going = torch.arange(len(centres))  # centres that still move
+    stay = torch.ones(len(centres), dtype=torch.bool)
     for _ in range(iterations):
-        here, at = mine[going], centres[going]
+        here = mine[going].to(x)
+        first = gone.where_first(here, going)
+        stay[going] = False
+        going, here = going[first], here[first]
+        stay[going] = True
+        at = centres[going]
         count = here.sum(1, keepdim=True)
-        moved = torch.where(count > 0, here.to(x) @ x / count.clamp(min=1), at)
+        moved = torch.where(count > 0, here @ x / count.clamp(min=1), at)
         moves = (moved - at).abs().amax(1) >= 1e-6
         going = going[moves]
         if not len(going):
@@ -106,4 +139,6 @@ def _refined(x: Tensor, centres: Tensor, near: Tensor, iterations: int) -> tuple
         centres[going] = moved[moves]
         distance, held = torch.cdist(centres[going], x, p=1), mine[going]
         mine[going] = (distance < near) | (held & (distance <= near))  # as near to both: it stays
-    return centres, torch.cdist(centres, x, p=1).minimum(near).sum(1)
+    gone.starts += len(centres)
+    left = centres[stay]
+    return left, torch.cdist(left, x, p=1).minimum(near).sum(1)

@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from reverie.agents.mbtl import RULES, Locked, Seen, replay, scores, selector_of
+from reverie.agents.mbtl import RULES, Locked, Seen, geometry, replay, scores, selector_of
 from reverie.agents.mbtl.additive import fit_additive
 from reverie.agents.mbtl.gaps import Pairs, fit_sides, improvement
 from reverie.agents.mbtl.geometry import mountain
@@ -238,3 +238,37 @@ def test_a_pick_takes_under_a_second_at_4096_contexts():
         way = (x - x[i]).abs().sum(1)
         s.tell(i, 500 + x.sum(1) - way + torch.randn(4096, generator=draw))
     assert took < 2
+
+
+def refined_alone(x, near):
+    """K-means of every start to its own end, nothing shared: centres and what they leave."""
+    centres, mine = x.clone(), torch.cdist(x, x, p=1) <= near
+    for _ in range(300):
+        count = mine.sum(1, keepdim=True)
+        moved = torch.where(count > 0, mine.to(x) @ x / count.clamp(min=1), centres)
+        moves = (moved - centres).abs().amax(1, keepdim=True) >= 1e-6
+        if not bool(moves.any()):
+            break
+        centres = torch.where(moves, moved, centres)
+        distance = torch.cdist(centres, x, p=1)
+        mine = torch.where(moves, (distance < near) | (mine & (distance <= near)), mine)
+    return centres, torch.cdist(centres, x, p=1).minimum(near).sum(1)
+
+
+def test_starts_that_come_to_one_cluster_are_followed_once_and_no_pick_is_another():
+    """300 contexts are two lots of starts; whoever comes second to a cluster is dropped."""
+    x = torch.rand(300, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    taken = [geometry.middle(x)]
+    for _ in range(2):
+        near = torch.cdist(x, x[taken], p=1).amin(1)
+        centres, left = refined_alone(x, near)
+        gone = geometry.Gone(x)
+        lots = torch.split(x, 256)
+        kept = [geometry._refined(x, own.clone(), near, 300, gone)[1] for own in lots]
+        assert sum(map(len, kept)) < 150 and len(kept[1]) < len(lots[1])
+        assert float(torch.cat(kept).min()) == pytest.approx(float(left.min()), abs=1e-9)
+        best = centres[left < left.min() + 1e-9][0]
+        free = torch.zeros(300, dtype=torch.bool)
+        free[taken] = True
+        taken.append(geometry.nearest(x, best, free))
+        assert geometry.mountain(x, taken[:-1]) == taken[-1]
