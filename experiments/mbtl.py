@@ -17,6 +17,9 @@ from tyro.conf import OmitArgPrefixes
 
 from ..agents import Policy
 from ..agents.mbtl import Locked, Selector, load_matrix, scores, selector_of
+from ..agents.mbtl.guesses import guessed, share_of
+from ..agents.mbtl.rules import Places
+from ..agents.mbtl.selector import Rule
 from ..agents.mbtl.synthetic import flat, grids, hill, line_contexts
 from ..agents.playing import Evaluation
 from ..envs.reality import require_real
@@ -69,6 +72,9 @@ class Config(SourceOptions):
     """environment transitions of each source"""
     batch: int = 1
     """sources asked for at once, and trained side by side"""
+    guesses: int = 0
+    """contexts of a stored matrix that are tried by short trainings first, of which the sources
+    are chosen by what those earned; 0 for none"""
     seed: int = 0
     """seed of a synthetic matrix and of what the selector draws; which seed of a stored matrix"""
     figures: bool = True
@@ -96,10 +102,15 @@ STEP = "sources, or environment steps of all sources"
 
 
 class World(NamedTuple):
-    """A matrix [N, N] of one seed, in units, and its contexts [N, d]."""
+    """A matrix [N, N] of one seed, in units, and its contexts [N, d].
+
+    `short` [N, N]: rows of short trainings, each a `share` of a whole one.
+    """
 
     values: Tensor
     contexts: Tensor
+    short: Tensor | None = None
+    share: float = 0.0
 
 
 def world(c: Config) -> World:
@@ -114,7 +125,11 @@ def world(c: Config) -> World:
     stored = load_matrix(c.matrix)
     if c.seed >= len(stored.card.seeds):
         raise ValueError(f"{c.matrix} has seeds 0 to {len(stored.card.seeds) - 1}, not {c.seed}")
-    return World(stored.unit(c.seed), stored.contexts)
+    w = World(stored.unit(c.seed), stored.contexts)
+    if not c.guesses:
+        return w
+    share = share_of(stored)
+    return w._replace(short=stored.units_of("short")[..., c.seed], share=share)
 
 
 def main(config: Config | None = None, *, resume: bool = False) -> Result:
@@ -131,18 +146,42 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
     if c.steps > len(w.contexts):
         raise ValueError(f"steps={c.steps} sources of {len(w.contexts)} contexts are too many")
     s, locked = selector_of(c.selector, w.contexts, k=c.steps, seed=c.seed), Locked(w.values)
+    early = w.values[:0]
+    if c.guesses:
+        order, early = first_guesses(c, w)
+        s = Selector(w.contexts, order)
     label = f"mbtl-{c.selector}-{c.matrix.replace('/', '-')}-s{c.seed}"
     with Run("mbtl", c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
-        judged = train(run, c, s, lambda context, seed: locked.train(context))
+        judged = train(run, c, s, lambda context, seed: locked.train(context), early, w.share)
     if c.figures:
-        rule = selector_of(c.selector, w.contexts, k=c.steps, seed=c.seed).rule
+        rule = (
+            s.rule
+            if c.guesses
+            else selector_of(c.selector, w.contexts, k=c.steps, seed=c.seed).rule
+        )
         draw(run.path / "figures", w.values, s.seen, rule)
     return Result(run.path, run.step, judged)
 
 
-def train(run: Run, c: Config, s: Selector, train_row: TrainRow) -> Evaluation:
+def first_guesses(c: Config, w: World) -> tuple[Rule, Tensor]:
+    """Return the rule that takes what short trainings promise, and their rows [G, N].
+
+    Raises ValueError where there are none, or too few for the sources.
+    """
+    if w.short is None:
+        raise ValueError(f"{c.matrix} has no rows of short trainings: give a stored --matrix")
+    if c.guesses < c.steps:
+        raise ValueError(f"guesses={c.guesses} are fewer than steps={c.steps} sources of them")
+    g = guessed(w.contexts, w.short, c.guesses, c.steps)
+    return Places(lambda _, taken: next(i for i in g.whole if i not in taken)), w.short[g.short]
+
+
+def train(
+    run: Run, c: Config, s: Selector, train_row: TrainRow, early: Tensor, share: float
+) -> Evaluation:
     """Ask, train and tell until `c.steps` sources are trained; return what their library is worth.
 
+    `early` [G, N]: rows of short trainings, each a `share` of a whole one, that serve too.
     A source asked for is saved as asked for before its training is over, and is trained again by a
     resumed run that was stopped inside it.
     """
@@ -151,14 +190,17 @@ def train(run: Run, c: Config, s: Selector, train_row: TrainRow) -> Evaluation:
             s.load_state_dict(state["agent"]["selector"])
 
     def judging() -> Evaluation:
-        best = scores.served(s.rows)[:, None].numpy()
-        extra = {"worst_decile": scores.worst_decile(s.rows)}
+        rows = torch.cat([s.rows, early])
+        best = scores.served(rows)[:, None].numpy()
+        extra = {"worst_decile": scores.worst_decile(rows)}
         return Evaluation(best, np.zeros(best.shape, np.int64), extra)
 
     def row() -> dict[str, float]:
         own = float(s.rows[-1, s.picks[-1]])
-        worth = scores.performance(s.rows)
-        return {"context": s.picks[-1], "own_return": own, "performance": worth}
+        worth = scores.performance(torch.cat([s.rows, early]))
+        told = {"context": s.picks[-1], "own_return": own, "performance": worth}
+        spent = len(s.picks) * (1 - share) + len(early) * share
+        return {**told, "trainings": spent} if len(early) else told
 
     def saved() -> dict[str, Any]:
         return {"agent": {"selector": s.state_dict()}}
@@ -179,6 +221,8 @@ def train(run: Run, c: Config, s: Selector, train_row: TrainRow) -> Evaluation:
 
 def train_sources(c: Config, resume: bool) -> Result:
     """Train what the selector asks for, on the task's contexts, until `c.steps` transitions."""
+    if c.guesses:
+        raise ValueError("guesses are of the short rows of a stored --matrix, and of no --env")
     c = worlds_as(c)
     grid, threads = grid_of(c), use_threads(c.run.threads)
     names, contexts = coordinates(c.context, grid)

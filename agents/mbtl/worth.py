@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from . import scores
+from .guesses import guessed, share_of, shared_out
 from .matrix import Matrix
 
 BEST = "best-of-k seeds"
 KNOWN = ("random", "oracle")  # need no picks
+GUESSES = "guesses-"  # and how many of the guesses are trained to the end
 Metric = Callable[[Tensor], Tensor]  # of rows [P, ..., K, N], of P parts of the episodes: [...]
 
 
@@ -54,12 +56,16 @@ def sample(
     """Return the values, in units, of k sources of a selector: [S], or [M] of best-of-k seeds.
 
     `picks`: of the selectors, each seed's. "oracle" has one order for all seeds, greedy by
-    `performance`; "random" is a mean over subsets. Raises ValueError for what is not there.
+    `performance`; "random" is a mean over subsets; "guesses-W" tries contexts by short trainings
+    and trains W of them to the end, all for the budget of k. Raises ValueError for what is not
+    there.
     """
     value, part, middle = METRICS[metric]
     if name == BEST:
         return pseudo_values(_parts(matrix, middle, 2), k, value)
     rows = _parts(matrix, part, 3).movedim(-1, 0)  # [S, P, N, N]
+    if name.startswith(GUESSES):
+        return _guesses(matrix, int(name.removeprefix(GUESSES)), k, metric)
     if name == "random":
         draws = subsets(len(matrix.contexts), k)
         return torch.stack([value(own[:, draws]).mean() for own in rows])
@@ -72,6 +78,19 @@ def sample(
         raise ValueError(f"no picks of {name!r}, only of {', '.join([BEST, *KNOWN, *picks])}")
     pairs = zip(rows, orders, strict=True)
     return torch.stack([value(own[:, list(order)]) for own, order in pairs])
+
+
+def _guesses(matrix: Matrix, whole: int, k: int, metric: str) -> Tensor:
+    """Return the values [S] of first guesses that cost as much as k whole trainings."""
+    share = share_of(matrix)
+    if metric == "held_out":
+        raise ValueError("short rows have no halves: held_out is of whole trainings")
+    units, shorts = matrix.units_of("values").unbind(2), matrix.units_of("short").unbind(2)
+    tried, out = shared_out(k, whole, share), []
+    for values, short in zip(units, shorts, strict=True):
+        rows = guessed(matrix.contexts, short, tried, whole).rows(values, short)
+        out.append(METRICS[metric][0](rows[None]))
+    return torch.stack(out)
 
 
 def _parts(matrix: Matrix, part: str, dimensions: int) -> Tensor:

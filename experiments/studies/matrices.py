@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...agents.mbtl import Matrix, load_matrix
-from ...agents.mbtl.worth import BEST, METRICS, sample
+from ...agents.mbtl.worth import BEST, KNOWN, METRICS, sample
 from . import evidence, stats
 from .claim import MatrixClaim, Told
 from .evidence import Commit
@@ -159,16 +159,18 @@ def decide(claim: MatrixClaim, drawn: Sequence[Drawn]) -> Told:
 
 
 SELECTORS = ("random", "equidistant", "spread", "improved", "pairs", "own", "gp", "paper", "switch")
+FIRST = ("guesses-4", "guesses-3")  # where a matrix has short rows
 
 
 def table(drawn: Sequence[Drawn], k: int, metric: str = "performance") -> str:
     """Return a Markdown table: k sources of each selector on each matrix, means over seeds."""
-    names = [BEST, *SELECTORS, "oracle"]
+    names = [BEST, *SELECTORS, *(FIRST if k == 5 and metric != "held_out" else ()), "oracle"]
     lines = ["| matrix | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for one in drawn:
         cells = []
         for name in names:
-            there = name in one.picks[str(k)] or name in (BEST, "random", "oracle")
+            there = name in one.picks[str(k)] or name in (BEST, *KNOWN)
+            there |= name in FIRST and one.matrix.short is not None
             cells.append(f"{float(one.sample(name, k, metric).mean()):.3f}" if there else "-")
         lines.append(f"| {one.name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -32,6 +32,9 @@ def config(out, name, **changes):
     return mbtl.Config(**{"steps": 7, "seed": 2, "figures": False, "run": run, **changes})
 
 
+NONE = torch.zeros(0, 100, dtype=torch.float64)  # no rows of short trainings
+
+
 def stored(path, seeds=2):
     values = torch.stack([hill(s, 9) for s in range(seeds)], -1)
     card = MatrixCard("hill", ("place",), 100, tuple(range(seeds)), low=-1, high=1)
@@ -81,15 +84,43 @@ def test_a_source_that_was_stopped_in_its_training_is_trained_again(tmp_path):
         return Run("mbtl", c, label="a", steps=5, seed=2, resume=resume)
 
     with opened(False) as run, pytest.raises(Interrupted):
-        mbtl.train(run, c, selector_of("improved", x, k=5), once)
+        mbtl.train(run, c, selector_of("improved", x, k=5), once, NONE, 0.0)
     s = selector_of("improved", x, k=5)
     with opened(True) as run:
         trained.insert(0, None)  # so that none is stopped
-        judged = mbtl.train(run, c, s, once)
+        judged = mbtl.train(run, c, s, once, NONE, 0.0)
     order = replay(selector_of("improved", x, k=5), u, 5, batch=2)
     assert s.picks == order and trained[1:] == [(i, 2) for i in order]
     assert judged.mean == pytest.approx(scores.performance(u[order]))
     assert load_run(tmp_path / "a").frame("train")["step"].tolist() == [1, 2, 3, 4, 5]
+
+
+def test_sources_are_chosen_by_first_guesses_which_serve_too(tmp_path):
+    """Of 2, 0 and 3, tried for .4 of a training, 3 promises .16 and 0 adds most to it then.
+
+    Whole, 3 earns 1 on the last and 0 nothing: the short rows serve .2, .2, .1 and .4.
+    """
+    short, values = torch.zeros(5, 5).double(), torch.zeros(5, 5).double()
+    short[2], short[0, :2], short[3, 3:] = 0.1, 0.2, 0.4
+    values[3, 4] = 1.0
+    card = MatrixCard("T", ("place",), 100, (0,), short=40)
+    m = Matrix(values[..., None], line_contexts(5), card, short=short[..., None])
+    m.save(tmp_path / "m")
+    given = {"matrix": str(tmp_path / "m"), "guesses": 3, "steps": 2, "seed": 0}
+    result = mbtl.main(config(tmp_path, "a", **given))
+    rows = load_run(result.path).frame("train")
+    assert list(rows["context"]) == [3, 0] and list(rows["own_return"]) == [0, 0]
+    assert rows["performance"].tolist() == [pytest.approx(0.38)] * 2
+    assert rows["trainings"].tolist() == pytest.approx([0.6 + 1.2, 1.2 + 1.2])
+    assert result.eval_return == pytest.approx(0.38)
+    for wrong, told in (
+        ({"matrix": "hill"}, "hill has no rows of short trainings"),
+        ({"guesses": 1}, "guesses=1 are fewer than steps=2"),
+        ({"env": "reverie/CartPoleSwingUp-v0"}, "of no --env"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            mbtl.main(config(tmp_path, "b", **{**given, **wrong}))
+    assert not (tmp_path / "b").exists()
 
 
 def test_a_stored_matrix_is_replayed_by_seed(tmp_path):
