@@ -82,6 +82,9 @@ COMMANDS = {
     "claims": Command(
         ".studies.claims", "main", "what was claimed before it was tried, and whether it stands"
     ),
+    "report": Command(
+        ".studies.report", "main", "one page of results and verdicts: reverie report RESULTS..."
+    ),
     "bench": Command(
         ".bench.cli",
         "main",

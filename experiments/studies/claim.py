@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ...envs.errors import unknown
 from ..runs.config import in_range
 from ..runs.typed import convert
+from .stats import Paired
 from .suite import parse_seeds
 
 PILOT = range(100, 105)  # seeds that choose settings and never give a verdict
@@ -76,6 +77,8 @@ class Verdict:
     claim: AnyClaim
     state: str
     detail: str
+    t: Paired | None = None
+    """the paired difference, where there is a verdict"""
 
 
 Told = tuple[str, str]  # a state and its detail

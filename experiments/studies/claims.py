@@ -208,7 +208,7 @@ def gather(
 
 def decide(
     claim: Claim, means: Mapping[str, Mapping[Any, float]], diverged: Mapping[str, Sequence[int]]
-) -> Told:
+) -> Verdict:
     """Return the verdict of complete runs, paired by unit, with the t interval.
 
     A diverged run has the worst value of all; an arm that diverged once does not win, and is not
@@ -220,13 +220,13 @@ def decide(
     if diverged:
         every = [v for values in both.values() for v in values.values()]
         if claim.unit or not every:
-            return lost, told
+            return Verdict(claim, lost, told)
         worst = min(every) if claim.sign == "higher" else max(every)
         for arm, seeds in diverged.items():
             both[arm] |= dict.fromkeys(seeds, worst)
     a, b = both[claim.better], both[claim.than]
     if len(a) < 2:
-        return "incomplete", f"{len(a)} pair; an interval needs 2"
+        return Verdict(claim, "incomplete", f"{len(a)} pair; an interval needs 2")
     pair = [a[unit] for unit in a], [b[unit] for unit in a]
     t = stats.paired_t(*pair, level=0.95 if claim.margin is None else 0.9)
     mean_a, mean_b = (digits(sum(x.values()) / len(x)) for x in (a, b))
@@ -237,11 +237,11 @@ def decide(
     if claim.margin is not None:
         detail += f"; 90 % interval, margin {claim.margin:g}"
         shown = stats.equivalent(*pair, claim.margin) and not diverged
-        return "equivalent" if shown else lost, detail
+        return Verdict(claim, "equivalent" if shown else lost, detail, t)
     low, high = (t.low, t.high) if claim.sign == "higher" else (-t.high, -t.low)
     if low > 0:
-        return ("stands" if claim.better not in diverged else lost), detail
-    return ("refuted" if high < 0 else lost), detail
+        return Verdict(claim, "stands" if claim.better not in diverged else lost, detail, t)
+    return Verdict(claim, "refuted" if high < 0 else lost, detail, t)
 
 
 def verdict_of(
@@ -260,7 +260,7 @@ def verdict_of(
         return Verdict(claim, "no suite", suite)
     try:
         if isinstance(claim, MatrixClaim):
-            return Verdict(claim, *matrices.judge(claim, results, commit, suite))
+            return matrices.judge(claim, results, commit, suite)
         arms = runs_of(claim, results)
         if told := broken(claim, arms, commit, suite):
             return Verdict(claim, *told)
@@ -273,7 +273,7 @@ def verdict_of(
     files += [path.with_suffix(".json") for path in files]
     if (dirty := evidence.not_committed(files)) is not None:
         return Verdict(claim, "results not committed", f"{dirty} is not as in the last commit")
-    return Verdict(claim, *decide(claim, means, diverged))
+    return decide(claim, means, diverged)
 
 
 @dataclass(frozen=True)

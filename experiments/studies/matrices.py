@@ -18,7 +18,7 @@ from torch import Tensor
 from ...agents.mbtl import Matrix, load_matrix
 from ...agents.mbtl.worth import BEST, KNOWN, METRICS, sample
 from . import evidence, stats
-from .claim import MatrixClaim, Told
+from .claim import MatrixClaim, Told, Verdict
 from .evidence import Commit
 from .results import Kept, read_result
 from .suite import Suite
@@ -64,13 +64,14 @@ def read_drawn(folder: Path, name: str) -> Drawn:
     return Drawn(name, matrix, picks)
 
 
-def judge(claim: MatrixClaim, results: Path, commit: Commit, suite: Suite) -> Told:
+def judge(claim: MatrixClaim, results: Path, commit: Commit, suite: Suite) -> Verdict:
     """Return the verdict of a claim whose suite is that of its commit.
 
     Raises ValueError for what cannot be read.
     """
     if len(suite.arms) > 1 or len(suite.seeds) > 1:
-        return "no suite", f"{suite.name} is not of one arm and one seed, as matrices are"
+        told = f"{suite.name} is not of one arm and one seed, as matrices are"
+        return Verdict(claim, "no suite", told)
     arm, seed, folder = suite.arms[0].name, suite.seeds[0], results / suite.name
     drawn, files = [], []
     for task in claim.matrices:
@@ -78,17 +79,19 @@ def judge(claim: MatrixClaim, results: Path, commit: Commit, suite: Suite) -> To
         says = evidence.wanted(suite, arm, task)
         if not path.exists() or not (run := read_result(path)).finished:
             continue
-        if told := _broken(run, says, commit, seed):
-            return told
+        if broken := _broken(run, says, commit, seed):
+            return Verdict(claim, *broken)
         files += [path, path.with_suffix(".json"), *files_of(folder, f"{arm}-{task}-s{seed}")]
         drawn.append(read_drawn(folder, f"{arm}-{task}-s{seed}"))
         card, config = drawn[-1].matrix.card, run.stamp["config"]
         if (card.task, card.budget) != (config["env"], config["steps"]):
-            return "other settings", f"{task}: its card is of {card.budget:,} steps of {card.task}"
+            told = f"{task}: its card is of {card.budget:,} steps of {card.task}"
+            return Verdict(claim, "other settings", told)
     if len(drawn) < len(claim.matrices):
-        return "incomplete", f"{len(drawn)} of {len(claim.matrices)} matrices"
+        return Verdict(claim, "incomplete", f"{len(drawn)} of {len(claim.matrices)} matrices")
     if (dirty := evidence.not_committed(files)) is not None:
-        return "results not committed", f"{dirty} is not as in the last commit"
+        told = f"{dirty} is not as in the last commit"
+        return Verdict(claim, "results not committed", told)
     return decide(claim, drawn)
 
 
@@ -133,7 +136,7 @@ def samples(
     return out, differences
 
 
-def decide(claim: MatrixClaim, drawn: Sequence[Drawn]) -> Told:
+def decide(claim: MatrixClaim, drawn: Sequence[Drawn]) -> Verdict:
     """Return the verdict on the named matrices, whose seeds are the noise.
 
     The claim is on the mean over these matrices: what is drawn anew is the training of policies,
@@ -154,8 +157,9 @@ def decide(claim: MatrixClaim, drawn: Sequence[Drawn]) -> Told:
     if claim.margin is not None:
         detail += f"; 90 % interval, margin {claim.margin:g}"
         shown = -claim.margin < t.low and t.high < claim.margin
-        return "equivalent" if shown else "not shown", detail
-    return "stands" if t.low > 0 else "refuted" if t.high < 0 else "undecided", detail
+        return Verdict(claim, "equivalent" if shown else "not shown", detail, t)
+    state = "stands" if t.low > 0 else "refuted" if t.high < 0 else "undecided"
+    return Verdict(claim, state, detail, t)
 
 
 SELECTORS = ("random", "equidistant", "spread", "improved", "pairs", "own", "gp", "paper", "switch")

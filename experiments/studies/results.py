@@ -79,6 +79,16 @@ def read_result(path: Path) -> Kept:
     return Kept(path, stamp, columns)
 
 
+def seed_of(run: Kept) -> int:
+    """Return the seed that a run's files are named by."""
+    return int(run.path.stem.rpartition("-s")[2])
+
+
+def has_results(folder: Path) -> bool:
+    """Return whether a folder holds what `reverie compare` keeps."""
+    return any(p.with_suffix(".json").exists() for p in folder.glob("*/*-s[0-9]*.csv"))
+
+
 def read_results(folder: Path) -> list[Kept]:
     """Return all runs of a suite's results, arm by arm."""
     stamps = sorted(folder.glob("*/*.json"))

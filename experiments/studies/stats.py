@@ -214,6 +214,32 @@ def performance_profile(scores: Any, taus: Any) -> Scores:
     return np.asarray((x[None] > np.asarray(taus)[:, None, None]).mean(axis=(1, 2)))
 
 
+def improvement(
+    a: Any, b: Any, *, level: float = 0.95, reps: int = 2_000, seed: int = 0
+) -> Interval:
+    """Return the probability of improvement with its stratified percentile interval.
+
+    Both arms are resampled, each task by itself (Agarwal et al. 2021, section 4.3).
+    """
+    x, y = _matrix(a), _matrix(b)
+    draws = resample(x, reps, seed)[:, :, None], resample(y, reps, seed + 1)[:, None]
+    wins = (draws[0] > draws[1]).mean(axis=(1, 2, 3)) + 0.5 * (draws[0] == draws[1]).mean(
+        axis=(1, 2, 3)
+    )
+    low, high = np.quantile(wins, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(probability_of_improvement(x, y), float(low), float(high))
+
+
+def profile_band(
+    scores: Any, taus: Any, *, level: float = 0.95, reps: int = 2_000, seed: int = 0
+) -> tuple[Scores, Scores]:
+    """Return the ends of the pointwise stratified percentile interval of a performance profile."""
+    draws, at = resample(_matrix(scores), reps, seed), np.asarray(taus)
+    shares = np.stack([(draws > tau).mean(axis=(1, 2)) for tau in at])  # [taus, reps]
+    low, high = np.quantile(shares, [(1 - level) / 2, (1 + level) / 2], axis=1)
+    return low, high
+
+
 def coverage(
     runs: int, interval: Callable[[Scores], tuple[float, float]], trials: int = 500, seed: int = 0
 ) -> float:

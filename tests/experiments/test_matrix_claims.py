@@ -45,22 +45,22 @@ def test_a_verdict_by_hand():
     parts, units = samples(THREE, "x", "y", 1, "performance")
     assert [weight for _, weight in parts] == [0.25, 0.25, 0.5]
     assert units == {("T", "gear"): pytest.approx(0.2), ("T", "length"): pytest.approx(0.6)}
-    state, detail = decide(claim(), THREE)
-    assert state == "stands"
-    assert detail == (
+    told = decide(claim(), THREE)
+    assert told.state == "stands" and told.t.difference == pytest.approx(0.4)
+    assert told.detail == (
         "difference 0.400 (0.137 to 0.663) of 3 matrices, 2 tasks and features; "
         "over those -2.141 to 2.941, least 0.200"
     )
-    assert decide(claim(better="y", than="x"), THREE)[0] == "refuted"
-    assert decide(claim(), THREE[:1])[0] == "undecided"  # .3 -+ 12.7 x .1
+    assert decide(claim(better="y", than="x"), THREE).state == "refuted"
+    assert decide(claim(), THREE[:1]).state == "undecided"  # .3 -+ 12.7 x .1
 
 
 def test_an_equivalence_is_of_the_narrower_interval():
     """90 %: t 2.919986 by the same error: .4 -+ .1788."""
-    state, detail = decide(claim(margin=0.58), THREE)
-    assert state == "equivalent" and "(0.221 to 0.579)" in detail
-    assert detail.endswith("; 90 % interval, margin 0.58")
-    assert decide(claim(margin=0.57), THREE)[0] == "not shown"
+    told = decide(claim(margin=0.58), THREE)
+    assert told.state == "equivalent" and "(0.221 to 0.579)" in told.detail
+    assert told.detail.endswith("; 90 % interval, margin 0.58")
+    assert decide(claim(margin=0.57), THREE).state == "not shown"
 
 
 def test_best_of_k_seeds_is_a_sample_of_all_seeds_of_the_middle():

@@ -175,3 +175,16 @@ def test_wrong_scores_are_told():
         stats.bootstrap([1.0])
     with pytest.raises(ValueError, match="equal vectors"):
         stats.paired_t([1.0, 2.0], [1.0])
+
+
+def test_the_interval_of_a_probability_of_improvement():
+    """0 and 1 against 0.5: a resample has no, one or two winners in 1, 2 and 1 of 4 cases."""
+    assert stats.improvement([0.0, 1.0], [0.5, 0.5]) == (0.5, 0, 1)
+    assert stats.improvement([2.0, 3.0], [0.0, 1.0]) == (1, 1, 1)
+    assert stats.improvement([1.0, 1.0], [1.0, 1.0]) == (0.5, 0.5, 0.5)
+
+
+def test_the_band_of_a_performance_profile():
+    """Of 0 and 1 a resample has none, one or both above 0.5; above -1 all, above 1 none."""
+    low, high = stats.profile_band([0.0, 1.0], [-1.0, 0.5, 1.0])
+    assert low.tolist() == [1, 0, 0] and high.tolist() == [1, 1, 0]
