@@ -1,6 +1,7 @@
 """Members of the task families by name: the contexts that continual and transfer studies use."""
 
 import math
+from collections.abc import Sequence
 
 from .contexts import Contexts
 from .errors import unknown
@@ -27,11 +28,11 @@ _MEMBERS: dict[str, tuple[str, dict[str, list[float]]]] = {
 FAMILIES = tuple(_MEMBERS)
 
 
-def members(family: str, preset: str = "spread") -> Contexts:
-    """Return a family's contexts, in the order in which a continual learner meets them."""
+def members(family: str, preset: str = "spread", goals: Sequence[float] = ()) -> Contexts:
+    """Return a family's contexts in the order in which they are met: a preset's, or `goals`."""
     if family not in _MEMBERS:
         raise unknown("family", family, FAMILIES)
     name, presets = _MEMBERS[family]
     if preset not in presets:
         raise unknown(f"preset of {family}", preset, presets)
-    return Contexts.grid({name: presets[preset]})
+    return Contexts.grid({name: goals or presets[preset]})

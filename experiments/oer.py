@@ -9,26 +9,27 @@ from tyro.conf import OmitArgPrefixes
 from ..agents.actors import deterministic_policy, mlp_sizes
 from ..agents.dynamics import DynamicsConfig
 from ..agents.oer.distilled import Distilled
-from ..agents.oer.keeping import anchor, choose, selectors_of, visited
 from ..agents.oer.learner import OER, OERConfig
 from ..agents.oer.memory import Kept
 from ..agents.oer.policy import ContinualPolicy, TaskPolicy
-from ..agents.oer.selectors import SELECTORS
+from ..agents.offline.iql import IQLConfig
 from ..agents.playing import Evaluation
 from ..agents.synther.config import DiffusionConfig
-from ..envs.errors import unknown
 from ..envs.families import members
 from .loops.build import tell_if_endless
 from .loops.continual import (
     Learning,
     judge_all,
-    keeping_of,
     make_judge,
+    options_of,
     report,
     returns_of,
     task_data,
 )
+from .loops.ending import end_task
 from .loops.memories import MEMORIES, SMALL, go_on
+from .loops.sequence import learns_of, refuse
+from .loops.shared import tape_of
 from .loops.sources import require_same
 from .runs import stopping
 from .runs.config import RunOptions, check
@@ -47,8 +48,10 @@ class Config:
     """the family: reverie/WalkerPar-v0, reverie/AntDir-v0, reverie/CheetahVel-v0"""
     members: str = "spread"
     """which of its members: spread or macaw0-4"""
+    goals: tuple[float, ...] = ()
+    """values of the family's context in their order, in place of the members"""
     tasks: int = 5
-    """tasks of the sequence, the first of the members"""
+    """tasks of the sequence, the first of the members or goals"""
     policy: tuple[str, ...] = ("zoo:walker-par-medium", "random")
     """whose data the tasks have, in equal shares: medium-random here"""
     transitions: int = 100_000
@@ -84,8 +87,19 @@ class Config:
     """gradient steps of a distillation"""
     fidelity: tuple[str, ...] = ()
     """selectors of which to log how far real rollouts of mu lie from what each picks"""
+    learner: Literal["td3bc", "iql"] = "td3bc"
+    """what mu learns a task by"""
+    mu_folder: str = ""
+    """where mu is kept for other runs with the same mu (dual cloning, mu-init previous or fresh):
+    it is trained once, all else is as if each had trained it; empty keeps none"""
+    clone_finish: int = 0
+    """gradient steps at each task's end in which pi clones the mu that stands still"""
+    conflict: bool = False
+    """log cosines between the tasks' gradients of -Q at each task's mu: do the tasks conflict?"""
     agent: OERConfig = field(default_factory=OERConfig)
-    """the learner"""
+    """the continual learner, and mu's TD3+BC"""
+    iql: IQLConfig = field(default_factory=IQLConfig)
+    """mu's IQL"""
     dynamics: DynamicsConfig = field(
         default_factory=lambda: DynamicsConfig(members=3, hidden=(128, 128), steps=2500)
     )
@@ -131,35 +145,20 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
     """Learn the sequence as configured; `resume` continues the run directory bit for bit."""
     c = check(config or Config())
     check_device(c.run.device)
-    if c.run.device != "cpu":
-        raise ValueError(f"OER learns on the CPU in this version, got device={c.run.device!r}")
-    for selector in (c.selector, *c.fidelity):
-        if selector not in SELECTORS:
-            raise unknown("selector", selector, SELECTORS)
-    n = len(members(c.env, c.members))
-    if not 1 <= c.tasks <= n or not c.task_steps >= 1:
-        raise ValueError(f"tasks={c.tasks} of the {n} members, task_steps={c.task_steps}")
-    if c.memory not in ("replay", "none", "distilled", *MEMORIES):
-        raise unknown("memory", c.memory, ("replay", "none", "distilled", *MEMORIES))
-    if c.agent.penalty == "agem" and c.memory in ("none", "distilled"):
-        raise ValueError("penalty='agem' projects on a memory's gradient: it needs memory='replay'")
-    if c.steps > c.tasks * c.task_steps:
-        raise ValueError(
-            f"steps={c.steps} is more than {c.tasks} tasks of {c.task_steps} gradient steps"
-        )
+    refuse(c)
     threads = use_threads(c.run.threads)
     datasets = [task_data(c, t, threads, stopping.asked) for t in range(c.tasks)]
     judges = [
-        make_judge(d.card, c.env_options, num_envs=c.run.eval_episodes, threads=threads)
+        make_judge(d.card, options_of(c), num_envs=c.run.eval_episodes, threads=threads)
         for d in datasets
     ]
     first = datasets[0].card
-    tell_if_endless(c.env, judges[0], lambda: make_judge(first, c.env_options, num_envs=1))
+    tell_if_endless(c.env, judges[0], lambda: make_judge(first, options_of(c), num_envs=1))
     layout = datasets[0].layout
     memory = MEMORIES.get(c.memory)
     empty = Kept.empty if memory is None else lambda: memory.empty(c, layout)
     shape = layout.obs_dim, layout.act_dim, c.tasks
-    learner = OER(*shape, c.agent, seed=c.seed, memory=empty)
+    learner = OER(*shape, c.agent, seed=c.seed, memory=empty, learns=learns_of(c, layout))
     layout.require(learner.columns, "OER")
     distilled = Distilled(layout.obs_dim, layout.act_dim, c.distilled_hidden, c.tasks)
     family = c.env.split("/")[-1]
@@ -180,14 +179,16 @@ def train(run: Run, c: Config, s: Learning) -> Evaluation:
         if state is not None:
             s.load_state_dict(c, state)
             go_on(c, s, state)
+            s.tape = tape_of(c, s, state["followed"])
     judged: Evaluation | None = None
     while run.owed or run.step < c.steps:
         if not run.owed:  # else only what follows the step is left of it
             task = run.step // c.task_steps
             if task != s.learner.task:
                 s.learner.begin(task, *s.datasets[task].moments())
+                s.tape = tape_of(c, s)
             batch = s.datasets[task].sample(c.batch_size)
-            s.metrics = s.learner.update(batch)
+            s.metrics = (s.tape or s.learner).update(batch)
             run.tick(1)
             run.require_finite(s.metrics, s.state_dict, batch)
         if run.step % c.task_steps == 0:
@@ -212,50 +213,6 @@ def look(run: Run, c: Config, s: Learning, judged: Evaluation | None) -> Evaluat
     return run.after_step(judging, row, s.state_dict) or judged
 
 
-def end_task(run: Run, c: Config, s: Learning) -> Evaluation:
-    """Close a task: choose what is kept of it, and judge all tasks; every part resumes."""
-    task, keeping = s.learner.task, keeping_of(c)
-    data, stop = s.datasets[task], (lambda: run.stopping)
-    if s.anchored == task:
-        anchor(s.learner, data, c.seed)
-        s.anchored += 1
-    if c.memory == "distilled":
-        with run.phase("distillation", c.distilled_steps) as fit:
-            if fit.step == 0:
-                s.distilled.begin(task, data, c.seed)
-            while fit.step < fit.steps:
-                loss = s.distilled.clone_step(task, data, s.learner.mu)
-                fit.advance({"loss": loss}, s.state_dict)
-        s.distilled.finish(task)
-    if len(s.distances) == task:
-        if s.model is None:
-            s.open_model(c)
-        if s.model is not None and s.rows is not None:
-            with run.phase("dynamics fit", c.dynamics.steps) as fit:
-                while fit.step < fit.steps:
-                    loss = s.model.fit_step(s.rows, data.all)
-                    fit.advance({"loss": loss}, s.state_dict)
-        states = None
-        if c.fidelity or "online" in selectors_of(keeping):
-            with run.interruptible(s.state_dict):
-                states = visited(s.learner, s.judges[task], stop)
-        before = s.state_dict()  # a selection draws from the models' generator
-        with run.interruptible(before.copy):
-            distances, chosen = choose(keeping, s.learner, data, s.model, states, c.seed, stop)
-        s.distances.append(distances)
-        s.model = s.rows = None
-        if chosen:
-            run.log(chosen, kind="selection")
-    if c.memory in MEMORIES and len(s.learner.memories) == task:
-        s.learner.remember(MEMORIES[c.memory].of(run, c, s))
-    with run.interruptible(s.state_dict):
-        judged, now = judge_all(c, s, stop)
-    if len(s.matrix) == task:
-        s.matrix.append(now)
-        run.log(report(c, s), kind="task")
-    return judged
-
-
 def load(config: dict[str, Any], state: Mapping[str, Any]) -> tuple[Any, int]:
     """Return the policy of a run's checkpoint, on its last task, and its observations' width.
 
@@ -264,17 +221,20 @@ def load(config: dict[str, Any], state: Mapping[str, Any]) -> tuple[Any, int]:
     from .runs.config import from_dict
 
     c = from_dict(Config, config)
-    contexts, at = members(c.env, c.members), int(state["learner"]["task"])
+    contexts, at = members(c.env, c.members, c.goals), int(state["learner"]["task"])
     config["context"] = [f"{contexts.names[0]}={float(contexts.table[at, 0])!r}"]
     weights = state["learner"]["policy"]
     if c.memory == "distilled" and int(state["frozen"]["done"]) > at:
         frozen = state["frozen"]
         moments = {"mean": frozen["mean"][at], "std": frozen["std"][at]}
         return deterministic_policy(frozen["nets"][at], **moments)
-    tasks, act_dim, last = weights["head_weight"].shape
+    heads, act_dim, last = weights["head_weight"].shape
     obs_dim, *hidden = mlp_sizes(weights, "trunk.")
-    if hidden[-1] != last or weights["mean"].shape != (tasks, obs_dim):
-        raise ValueError(f"{tasks} heads of {last} inputs do not fit a trunk of {hidden}")
-    policy = ContinualPolicy(obs_dim, act_dim, hidden, tasks)
+    one, tasks = "own" in weights, len(weights["mean"])
+    if (hidden[-1], heads) != (last, 1 if one else tasks) or weights["mean"].shape[1] != obs_dim:
+        raise ValueError(f"{heads} heads of {last} inputs do not fit a trunk of {hidden}")
+    masked = "owner0" in weights
+    policy = ContinualPolicy(obs_dim, act_dim, hidden, tasks, one_head=one, masked=masked)
     policy.load_state_dict(weights)
+    config["env_options"] = options_of(c)
     return TaskPolicy(policy.requires_grad_(False), at), obs_dim

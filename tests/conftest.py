@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from forked import Forked
+from sequenced import sequence  # noqa: F401  a fixture
 
 from reverie.experiments.runs import stopping
 from reverie.experiments.studies import pool

@@ -9,15 +9,18 @@ import torch
 from torch import Tensor
 
 from ...buffers import Source, Transitions
-from ...buffers.source import load_state, state_of
 from ..api import Bounds, Metrics, State, no_memory, within
 from ..networks import DeterministicActor, step
 from ..seeding import generator, stream_seed
-from ..td3 import TD3, TD3Config
+from ..td3 import TD3Config
 from ..training import trained
+from .inner import Inner, Learns, by_td3, td_error
 from .memory import Kept, size_of
+from .merging import Merging
 from .penalties import EWC, SI, along
 from .policy import ContinualPolicy, Head
+from .rivals import RIVALS
+from .saving import load, state_of
 
 
 @dataclass(frozen=True)
@@ -30,18 +33,23 @@ class OERConfig:
     """weight of cloning the memories"""
     label: Literal["policy", "dataset"] = "policy"
     """what a memory's action is: the learned policy's there, or the data's own"""
-    mu_init: Literal["pi", "previous", "fresh"] = "pi"
-    """from what mu starts a task; without dbc, "previous" copies the head of the task before"""
-    penalty: Literal["none", "ewc", "si", "agem"] = "none"
-    """regularisation of the one policy (without dbc)"""
+    mu_init: Literal["pi", "previous", "fresh", "first"] = "pi"
+    """from what mu starts a task (first: the first task's mu); without dbc, "previous" copies the
+    head of the task before"""
+    heads: Literal["each", "one"] = "each"
+    """a head and a normaliser for each task, or one of each for all, told the goal"""
+    penalty: Literal["none", "ewc", "si", "agem", "lwf", "packnet"] = "none"
+    """what keeps the one policy (ewc, si, agem: without dbc) or pi (lwf, packnet) as it was"""
     penalty_weight: float = 1.0
-    """its weight"""
+    """weight of ewc, si, lwf"""
+    merge: Literal["none", "average", "arithmetic", "fisher", "ties"] = "none"
+    """pi is made of the tasks' mus, whose trunks are merged; with mu_init first"""
     replay_batch: int = 256
     """rows of each memory per step of pi"""
     lr: float = 3e-4
     """Adam learning rate of pi (with dbc)"""
     td3: TD3Config = field(default_factory=lambda: TD3Config(bc_alpha=2.5))
-    """the learner of the current task"""
+    """TD3+BC, the learner of the current task; its `policy_delay` is pi's too"""
     bounds: ClassVar[Bounds] = {
         "alpha": (0, 1e6),
         "lr": (0, 1),
@@ -55,7 +63,8 @@ class OER:
 
     `begin(t, mean, std)` starts a task, `update(batch)` learns it from raw observations,
     `remember(source)` ends it: rows of that task, whose actions are labels. `policy` is what is
-    judged; mu acts, in `label` and in selection. `memory` makes what a saved source is loaded into.
+    judged; mu acts, in `label` and in selection. `memory` makes what a saved source is loaded into,
+    `learns` what learns a task (`inner.py`; None is TD3+BC).
     """
 
     initial_state = no_memory
@@ -69,20 +78,30 @@ class OER:
         *,
         seed: int = 0,
         memory: Callable[[], Source] = Kept.empty,
+        learns: Learns | None = None,
     ) -> None:
         self.config = c = config or OERConfig()
         within(c, **c.bounds)
-        if c.dbc and c.penalty != "none":
+        if c.dbc and c.penalty not in ("none", *RIVALS):
             raise ValueError(f"penalty={c.penalty!r} belongs to one policy: set dbc=False")
         self.obs_dim, self.act_dim, self.tasks, self.seed = obs_dim, act_dim, tasks, seed
-        self.policy = ContinualPolicy(obs_dim, act_dim, c.td3.hidden, tasks)
+        one = c.heads == "one"
+        masked = c.penalty == "packnet"
+        shape = obs_dim, act_dim, c.td3.hidden, tasks
+        self.policy = ContinualPolicy(*shape, one_head=one, masked=masked)
         self.policy.initialise(generator(seed, "continual policy"))
         self.memories: list[Source] = []  # one for each finished task of which rows are kept
         self.memory = memory
         self.columns = ("next_action",) if c.td3.critic_bc else ()
         self.task = -1
-        self.td3: TD3 | None = None
+        self.updates = 0  # of this task
+        self.learns = learns or by_td3(obs_dim, act_dim, c.td3)
+        self.inner: Inner | None = None
         _, self.optimizer = trained(self.policy, c.lr)
+        make = RIVALS.get(c.penalty)
+        self.rival = None if make is None else make(self.policy, c.penalty_weight)
+        self.merging = None if c.merge == "none" else Merging(c.merge)
+        self.start: Any = None  # the first task's mu, where all start from it
         shared = [p for n, p in self.policy.named_parameters() if n.startswith("trunk")]
         kinds: dict[str, Any] = {"ewc": EWC, "si": SI}
         kind = kinds.get(c.penalty)
@@ -92,8 +111,8 @@ class OER:
 
     def begin(self, task: int, mean: Tensor, std: Tensor) -> None:
         """Start a task: fresh critics, mu from where `mu_init` says, moments of its data."""
-        c, before = self.config, self.td3
-        self.task = task
+        c, before = self.config, self.inner
+        self.task, self.updates = task, 0
         self.policy.scale(task, mean, std)
         seed = stream_seed(self.seed, f"task {task}")
         actor: Any = None
@@ -102,41 +121,77 @@ class OER:
                 self.policy.inherit(task)
             actor = Head(self.policy, task)
         elif task and c.mu_init == "pi":
-            actor = self._own_actor()
+            actor = self.own_actor()
             self.policy.give(task, actor)
         elif task and c.mu_init == "previous" and before is not None:
             actor = copy.deepcopy(before.actor)
-        self.td3 = TD3(self.obs_dim, self.act_dim, c.td3, seed=seed, actor=actor)
+        elif task and c.mu_init == "first" and before is not None:
+            self.start = self.start or copy.deepcopy(before.actor)
+            actor = copy.deepcopy(self.start)
+        if self.rival is not None:
+            self.rival.begin(task)
+        self.inner = self.learns(seed, actor)
         if not c.dbc:
-            self.td3.regulariser = self._keep
+            self.inner.regulariser = self._keep
             if isinstance(self.penalty, SI):
-                self.td3.actor_step = self.penalty.step
+                self.inner.actor_step = self.penalty.step
             elif c.penalty == "agem" and self.memories:
-                self.td3.actor_step = along(self._replay)
+                self.inner.actor_step = along(self._replay)
 
-    def _own_actor(self) -> DeterministicActor:
+    def own_actor(self) -> DeterministicActor:
+        """Return an actor with the layers of mu, its weights not drawn."""
         with torch.random.fork_rng(devices=[]):
             return DeterministicActor(self.obs_dim, self.act_dim, self.config.td3.hidden)
 
+    def mu_actor(self) -> DeterministicActor:
+        """Return mu of the current task as an actor of its own."""
+        actor = self.own_actor()
+        if self.config.dbc:
+            assert self.inner is not None
+            actor.load_state_dict(self.inner.actor.state_dict())
+        else:
+            self.policy.give(self.task, actor)
+        return actor
+
     def update(self, batch: Transitions, **more: Transitions) -> Metrics:
-        """Take one step of mu and its critics, and of pi whenever mu's actor had one."""
-        assert self.td3 is not None
-        c, t = self.config, self.task
-        mean, std = self.policy.mean[t], self.policy.std[t]
-        scaled = batch._replace(
-            obs=(batch.obs - mean) / std, next_obs=(batch.next_obs - mean) / std
-        )
-        if not c.dbc:
-            return self.td3.update(scaled)
-        metrics = self.td3.update(scaled)
-        if t and self.td3.updates % c.td3.policy_delay == 0:  # task 1 ends with pi = mu
+        """Take one step of mu and its critics, and of pi whenever it clones."""
+        assert self.inner is not None
+        scaled = self.scaled(batch)
+        metrics = self.inner.update(scaled)
+        self.updates += 1
+        if self.clones:
             with torch.no_grad():
-                target = self.td3.actor(scaled.obs)
-            clone = (self.policy(scaled.obs, t, raw=False) - target).square().mean()
-            loss = clone + self._replay() if self.memories else clone
-            step(self.optimizer, loss)
-            metrics = {**metrics, "clone_loss": clone.detach()}
+                target = self.inner.actor(scaled.obs)
+            metrics = {**metrics, "clone_loss": self.clone(scaled.obs, target)}
         return metrics
+
+    def scaled(self, batch: Transitions) -> Transitions:
+        """Return raw transitions in the z-scores of the current task."""
+        mean, std = self.policy.mean[self.task], self.policy.std[self.task]
+        return batch._replace(obs=(batch.obs - mean) / std, next_obs=(batch.next_obs - mean) / std)
+
+    @property
+    def clones(self) -> bool:
+        """Whether pi steps with the last update; not in task 1 where that ends with pi = mu."""
+        c = self.config
+        if not c.dbc or self.is_mu or self.merging is not None:
+            return False
+        return self.updates % c.td3.policy_delay == 0
+
+    @property
+    def is_mu(self) -> bool:
+        """Whether pi is mu now, exactly: in the first task, unless a rival trains pi there too."""
+        return self.task == 0 and (self.rival is None or not self.rival.from_scratch)
+
+    def clone(self, obs: Tensor, target: Tensor) -> Tensor:
+        """Step pi towards actions [B, A] at z-scores [B, O], and the memories'; return the loss."""
+        clone = (self.policy(obs, self.task, raw=False) - target).square().mean()
+        if self.rival is not None:
+            self.rival.step(self.optimizer, clone, obs)
+        else:
+            step(self.optimizer, clone + self._replay() if self.memories else clone)
+        loss: Tensor = clone.detach()
+        return loss
 
     def _replay(self) -> Tensor:
         """Return alpha / n times the sum over n memories of their cloning losses."""
@@ -155,42 +210,34 @@ class OER:
     @torch.no_grad()
     def act(self, obs: Tensor, state: State = (), *, explore: bool = False) -> tuple[Tensor, State]:
         """Return mu's actions for raw observations [B, O] of the current task."""
-        assert self.td3 is not None
+        assert self.inner is not None
         t = self.task
         scaled = (obs - self.policy.mean[t]) / self.policy.std[t]
-        return self.td3.act(scaled, state, explore=explore)
+        return self.inner.act(scaled, state, explore=explore)
 
     def mu(self, obs: Tensor) -> Tensor:
         """Return what mu does for raw observations [B, O], without noise."""
         return self.act(obs)[0]
 
-    @torch.no_grad()
     def td_error(self, batch: Transitions) -> Tensor:
-        """Return |r + gamma min Q'(s', mu'(s')) - Q_1(s, a)| [B] of raw transitions."""
-        assert self.td3 is not None
-        t, td3 = self.task, self.td3
-        obs, next_obs = (
-            (x - self.policy.mean[t]) / self.policy.std[t] for x in (batch.obs, batch.next_obs)
-        )
-        value = td3.target_critic(next_obs, td3.target_actor(next_obs)).min(0).values
-        target = batch.reward + td3.config.gamma * (1 - batch.terminated) * value
-        error: Tensor = (target - td3.critic(obs, batch.action)[0]).abs()
-        return error
+        """Return the TD error [B] of raw transitions, as `inner.td_error`."""
+        return td_error(self.inner, self.scaled(batch))
 
     def settle(self) -> None:
         """In the first task pi is mu, exactly: call before it is judged, saved or left."""
-        if self.config.dbc and self.task == 0 and self.td3 is not None:
-            actor = self.td3.actor
+        if self.config.dbc and self.is_mu and self.inner is not None:
+            actor = self.inner.actor
             assert isinstance(actor, DeterministicActor)
             self.policy.take(0, actor)
 
     @property
     def bytes(self) -> int:
         """Size of what is kept of the tasks met: rows, heads, scales, and penalties."""
-        p = self.policy
-        one = p.head_weight[0].numel() + p.head_bias[0].numel() + 2 * self.obs_dim
-        penalty = 0 if self.penalty is None else self.penalty.numbers
-        return sum(map(size_of, self.memories)) + 4 * (one * (self.task + 1) + penalty)
+        head, scale = self.policy.numbers
+        count = 1 if self.policy.one_head else self.task + 1
+        keepers = (self.penalty, self.rival, self.merging)
+        penalty = sum(k.numbers for k in keepers if k is not None)
+        return sum(map(size_of, self.memories)) + int(4 * ((head + scale) * count + penalty))
 
     def anchor(self, obs: Tensor) -> None:
         """Fix the penalty at the end of a task, by observations [B, O] of its data."""
@@ -198,6 +245,11 @@ class OER:
             self.penalty.end_task(lambda o: self.policy(o, self.task), obs)
         elif isinstance(self.penalty, SI):
             self.penalty.end_task()
+        elif self.rival is not None:
+            self.rival.end()
+        elif self.merging is not None:
+            t, p = self.task, self.policy
+            self.merging.add(t, self.mu_actor(), (obs - p.mean[t]) / p.std[t], p)
 
     def label(self, obs: Tensor, action: Tensor) -> Tensor:
         """Return the labels [B, A] of rows of the current task: mu's actions, or the data's."""
@@ -208,32 +260,10 @@ class OER:
         self.memories.append(memory)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a continuation inside a task needs."""
-        assert self.td3 is not None
+        """Everything that a continuation inside a task needs (`saving.py`)."""
         self.settle()
-        p = self.penalty
-        kept = {k: v for k, v in vars(p).items() if k not in ("parameters",)} if p else None
-        return {
-            "task": self.task,
-            "policy": self.policy.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "td3": self.td3.state_dict(),
-            "memories": [state_of(memory) for memory in self.memories],
-            "penalty": kept,
-        }
+        return state_of(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`."""
-        task = int(state["task"])
-        self.memories = [self.memory() for _ in state["memories"]]
-        for memory, kept in zip(self.memories, state["memories"], strict=True):
-            load_state(memory, kept)
-        self.policy.load_state_dict(state["policy"])
-        self.begin(task, self.policy.mean[task].clone(), self.policy.std[task].clone())
-        self.policy.load_state_dict(state["policy"])
-        assert self.td3 is not None
-        self.td3.load_state_dict(state["td3"])
-        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        if self.penalty is not None:
-            for name, value in state["penalty"].items():
-                setattr(self.penalty, name, copy.deepcopy(value))
+        load(self, state)

@@ -23,6 +23,11 @@ def per(a: Array) -> float:
     return float(np.mean(a[-1]))
 
 
+def old_tasks(a: Array) -> float:
+    """Return the mean over all tasks but the last, after the last one: what replay is for."""
+    return float(np.mean(a[-1, :-1]))
+
+
 def forgetting(a: Array, divisor: str = "N-1") -> float:
     """Return mean_n a[n, n] - a[N, n]: lower is better. The authors' script divides by N."""
     n = len(a)
@@ -86,7 +91,9 @@ def relative_performance(curve: Array, single: Array) -> float:
 def summary(a: Array) -> dict[str, float]:
     """Return the metrics of one matrix: per, forgetting, its other divisor, bwt, nbt."""
     zero = np.diag(a)
+    old = {"old_tasks": old_tasks(a)} if len(a) > 1 else {}
     return {
+        **old,
         "per": per(a),
         "forgetting": forgetting(a),
         "forgetting_n": forgetting(a, "N"),

@@ -9,26 +9,50 @@ from torch.nn import functional as F
 
 from ..networks import DeterministicActor, initialise
 
+FREE = 1_000_000  # the owner of a weight that no task has
+
 
 class ContinualPolicy(nn.Module):
     """Shared ReLU layers and T linear tanh heads; task t sees z-scores of its own data.
 
-    Head t alone is the last layer of a `DeterministicActor`, whose first layers are the trunk.
+    Head t alone is the last layer of a `DeterministicActor`, whose first layers are the trunk. With
+    `one_head` all tasks have one, told apart by a goal in the observation, and one normaliser: the
+    moments of all data of the tasks met so far, each with the same weight. With `masked` each
+    weight of the trunk has an owner, and a task plays with those of tasks up to itself.
     """
 
     mean: Tensor
     std: Tensor
+    own: Tensor
+    trunk: Any
 
-    def __init__(self, obs_dim: int, act_dim: int, hidden: Sequence[int], tasks: int) -> None:
+    def __init__(
+        self,
+        obs_dim: int,
+        act_dim: int,
+        hidden: Sequence[int],
+        tasks: int,
+        *,
+        one_head: bool = False,
+        masked: bool = False,
+    ) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator
             layers = [nn.Linear(i, o) for i, o in zip([obs_dim, *hidden], hidden, strict=False)]
         self.hidden = tuple(hidden)
         self.trunk = nn.ModuleList(layers)
-        self.head_weight = nn.Parameter(torch.zeros(tasks, act_dim, hidden[-1]))
-        self.head_bias = nn.Parameter(torch.zeros(tasks, act_dim))
+        self.one_head = one_head
+        heads = 1 if one_head else tasks
+        self.head_weight = nn.Parameter(torch.zeros(heads, act_dim, hidden[-1]))
+        self.head_bias = nn.Parameter(torch.zeros(heads, act_dim))
         self.register_buffer("mean", torch.zeros(tasks, obs_dim))
         self.register_buffer("std", torch.ones(tasks, obs_dim))
+        self.owners: list[Tensor] = []
+        for i, layer in enumerate(layers if masked else []):
+            self.register_buffer(f"owner{i}", torch.full(layer.weight.shape, FREE))
+            self.owners.append(getattr(self, f"owner{i}"))
+        if one_head:  # of the tasks met: the normaliser's sums
+            self.register_buffer("own", torch.zeros(tasks, 2, obs_dim))
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw all weights from a generator of our own."""
@@ -40,10 +64,29 @@ class ContinualPolicy(nn.Module):
 
     def scale(self, task: int, mean: Tensor, std: Tensor) -> None:
         """Keep the moments [O] of a task's observations."""
-        self.mean[task], self.std[task] = mean, std
+        if not self.one_head:
+            self.mean[task], self.std[task] = mean, std
+            return
+        self.own[task, 0], self.own[task, 1] = mean, std.square() + mean.square()
+        first, second = self.own[: task + 1].mean(0)
+        self.mean[:], self.std[:] = first, (second - first.square()).clamp(min=1e-6).sqrt()
 
-    def features(self, x: Tensor) -> Tensor:
+    def head(self, task: int) -> int:
+        """Return which head a task has."""
+        return 0 if self.one_head else task
+
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """Numbers of one head, and of one normaliser."""
+        head = self.head_weight[0].numel() + self.head_bias[0].numel()
+        return head, 2 * self.mean.shape[1]
+
+    def features(self, x: Tensor, task: int = 0) -> Tensor:
         """Map standardised observations [..., O] to the last hidden layer [..., H]."""
+        if self.owners:
+            for layer, owner in zip(self.trunk, self.owners, strict=True):
+                x = F.relu(F.linear(x, layer.weight * (owner <= task), layer.bias))
+            return x
         for layer in self.trunk:
             x = F.relu(layer(x))
         return x
@@ -51,14 +94,17 @@ class ContinualPolicy(nn.Module):
     def forward(self, obs: Tensor, task: int, *, raw: bool = True) -> Tensor:
         """Return task's actions [B, A]; `raw` observations are standardised first."""
         x = (obs - self.mean[task]) / self.std[task] if raw else obs
-        return torch.tanh(F.linear(self.features(x), self.head_weight[task], self.head_bias[task]))
+        h = self.head(task)
+        return torch.tanh(F.linear(self.features(x, task), self.head_weight[h], self.head_bias[h]))
 
     def many(self, obs: Tensor) -> Tensor:
         """Return actions [n, B, A] of tasks 0..n-1 for raw observations [n, B, O], all at once."""
         n = len(obs)
         x = (obs - self.mean[:n, None]) / self.std[:n, None]
-        heads = self.head_weight[:n].transpose(1, 2)
-        return torch.tanh(torch.baddbmm(self.head_bias[:n, None], self.features(x), heads))
+        weight, bias = self.head_weight[:n], self.head_bias[:n]
+        if self.one_head:
+            weight, bias = weight.expand(n, -1, -1), bias.expand(n, -1)
+        return torch.tanh(torch.baddbmm(bias[:, None], self.features(x), weight.transpose(1, 2)))
 
     @torch.no_grad()
     def take(self, task: int, actor: DeterministicActor) -> None:
@@ -66,12 +112,14 @@ class ContinualPolicy(nn.Module):
         *layers, last = [m for m in actor.net if isinstance(m, nn.Linear)]
         for mine, theirs in zip(self.trunk, layers, strict=True):
             mine.load_state_dict(theirs.state_dict())
-        self.head_weight[task].copy_(last.weight)
-        self.head_bias[task].copy_(last.bias)
+        self.head_weight[self.head(task)].copy_(last.weight)
+        self.head_bias[self.head(task)].copy_(last.bias)
 
     @torch.no_grad()
     def inherit(self, task: int) -> None:
-        """Start a task's head as that of the task before."""
+        """Start a task's head as that of the task before; one head goes on as it is."""
+        if self.one_head:
+            return
         self.head_weight[task] = self.head_weight[task - 1]
         self.head_bias[task] = self.head_bias[task - 1]
 
@@ -81,8 +129,8 @@ class ContinualPolicy(nn.Module):
         *layers, last = [m for m in actor.net if isinstance(m, nn.Linear)]
         for mine, theirs in zip(self.trunk, layers, strict=True):
             theirs.load_state_dict(mine.state_dict())
-        last.weight.copy_(self.head_weight[task])
-        last.bias.copy_(self.head_bias[task])
+        last.weight.copy_(self.head_weight[self.head(task)])
+        last.bias.copy_(self.head_bias[self.head(task)])
 
 
 class Head(nn.Module):

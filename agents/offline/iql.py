@@ -1,6 +1,6 @@
 """Implicit Q-learning: values of the data's own actions, and cloning weighted by advantage."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -87,23 +87,34 @@ class IQL:
         *,
         device: str | torch.device = "cpu",
         seed: Seeds = 0,
+        actor: nn.Module | None = None,
     ) -> None:
+        """Build the networks; an `actor` of your own (obs [B, O] to [-1, 1]) keeps its weights."""
         self.config = c = joined(config, IQLConfig(), seed, MAY_DIFFER, device)
         if str(c.critic_norm) == "batch":
             raise ValueError("critic_norm='batch' needs CrossQ's joint update, which SAC has")
         self.obs_dim, self.act_dim, self.device = obs_dim, act_dim, torch.device(device)
         self.lead = lead = lead_of(seed)
+        if lead and actor is not None:
+            raise ValueError("a population has actors of its own: give one seed with an `actor`")
         with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator
-            self.actor = DeterministicActor(obs_dim, act_dim, c.hidden, *lead)
+            own = DeterministicActor(obs_dim, act_dim, c.hidden, *lead) if actor is None else actor
+            self.actor: nn.Module = own
             self.value = Value(obs_dim, c.hidden, *lead)
         self.critic = Critic(obs_dim, act_dim, c.hidden, 2, c.critic_norm, 0.0, *lead)
         weights = generator(seed, "weights")
-        networks = {"actor": self.actor, "critic": self.critic, "value": self.value}
-        parts = {k: trained(network, c.lr, weights, device) for k, network in networks.items()}
+        first = weights if actor is None else None
+        parts = {
+            "actor": trained(self.actor, c.lr, first, device),
+            "critic": trained(self.critic, c.lr, weights, device),
+            "value": trained(self.value, c.lr, weights, device),
+        }
         self.optimizers = {k: optimizer for k, (_, optimizer) in parts.items()}
         self.target_critic, self._target_flat = lagging(self.critic)
         self._critic_flat = parts["critic"][0].detach()
         self._tau = spread(c.tau, self.critic.parameters())
+        self.regulariser: Callable[[], Tensor] | None = None  # added to the actor's loss
+        self.actor_step: Callable[[torch.optim.Optimizer, Tensor], None] = step  # to be changed
 
     @torch.no_grad()
     def act(self, obs: Tensor, state: State = (), *, explore: bool = False) -> tuple[Tensor, State]:
@@ -127,7 +138,9 @@ class IQL:
         step(self.optimizers["critic"], critic_loss)
         weight = advantage_weights(advantage.detach(), c.temperature)
         actor_loss = weighted_cloning_loss(self.actor(batch.obs), batch.action, weight)
-        step(self.optimizers["actor"], actor_loss)
+        if self.regulariser is not None:
+            actor_loss = actor_loss + self.regulariser()
+        self.actor_step(self.optimizers["actor"], actor_loss)
         self._target_flat.lerp_(self._critic_flat, self._tau)
         return {
             "critic_loss": critic_loss.detach(),

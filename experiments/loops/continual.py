@@ -12,6 +12,7 @@ import torch
 
 from ...agents import Metrics, Policy
 from ...agents.dynamics import DynamicsEnsemble
+from ...agents.oer.conflict import Conflict
 from ...agents.oer.distilled import Actor, Distilled
 from ...agents.oer.keeping import Keeping, model_of
 from ...agents.oer.learner import OER
@@ -33,14 +34,16 @@ def task_data(c: Any, task: int, threads: int, stop: Callable[[], bool] = never)
 
     Raises Stopped as `collect_dataset`: then nothing of this task's is kept.
     """
-    contexts = members(c.env, c.members)
+    contexts = members(c.env, c.members, c.goals)
     value = float(contexts.table[task, 0])
     name = c.env.removeprefix("reverie/").removesuffix("-v0").lower()
     kind = "+".join(p.replace("zoo:", "").replace("/", "_") for p in c.policy)
     # The zoo's policies and the task's options are part of the name: other data, another file.
-    made_of = [dict(c.env_options), *(zoo.policy_digest(p) for p in c.policy)]
+    made_of = [options_of(c), *(zoo.policy_digest(p) for p in c.policy)]
     mark = f"{zlib.crc32(json.dumps(made_of, sort_keys=True).encode()):08x}"
-    path = Path(c.data_folder) / f"{name}-{kind}-{c.members}-{task}-{c.transitions}-{mark}"
+    # A goal's data is the same at every place in the list; a preset's members have numbers.
+    which = f"goal-{value!r}" if c.goals else f"{c.members}-{task}"
+    path = Path(c.data_folder) / f"{name}-{kind}-{which}-{c.transitions}-{mark}"
     seed = stream_seed(c.seed, f"data {task}")
     if not path.with_name(path.name + ".json").exists():
         reference = next((p for p in c.policy if p != "random"), None)
@@ -50,8 +53,8 @@ def task_data(c: Any, task: int, threads: int, stop: Callable[[], bool] = never)
             policy=c.policy,
             transitions=c.transitions,
             num_envs=50,
-            seed=task,
-            env_options=c.env_options,
+            seed=zlib.crc32(which.encode()) >> 1 if c.goals else task,
+            env_options=options_of(c),
             context=(f"{contexts.names[0]}={value!r}",),
             reference=reference,
             threads=threads,
@@ -61,6 +64,11 @@ def task_data(c: Any, task: int, threads: int, stop: Callable[[], bool] = never)
     if data.card.env != c.env:  # a card may name any environment, the run has one
         raise ValueError(f"{path} holds data of {data.card.env}, expected {c.env}: remove it")
     return data
+
+
+def options_of(c: Any) -> dict[str, Any]:
+    """Return the options of the worlds: one head for all tasks has to be shown the goal."""
+    return {**({"show_goal": True} if c.agent.heads == "one" else {}), **c.env_options}
 
 
 def make_judge(card: Card, options: Mapping[str, Any], **kwargs: Any) -> BatchEnv:
@@ -78,6 +86,8 @@ class Learning:
     datasets: list[Dataset]
     judges: list[BatchEnv]
     metrics: Metrics = field(default_factory=dict)  # of the last update
+    tape: Any = None  # what records mu of this task, or gives it as it was recorded
+    conflict: Conflict = field(default_factory=Conflict)  # of the tasks closed, if it is asked for
     anchored: int = 0  # tasks that are over for the learner
     model: DynamicsEnsemble | None = None  # of the task that is being closed
     rows: Source | None = None  # what it is fitted to
@@ -95,6 +105,8 @@ class Learning:
             "model": None if self.model is None else self.model.state_dict(),
             "rows": None if self.rows is None else state_of(self.rows),
             "generator": None if self.generator is None else self.generator.state_dict(),
+            "followed": self.tape is not None and self.tape.followed,
+            "conflict": self.conflict.state_dict(),
             "counts": (self.metrics, self.anchored, self.distances, self.matrix),
         }
 
@@ -103,6 +115,7 @@ class Learning:
         self.learner.load_state_dict(state["agent"]["learner"])
         self.distilled.load_state_dict(state["agent"]["frozen"])
         self.datasets[self.learner.task].load_state_dict(state["data"])
+        self.conflict.load_state_dict(state["conflict"], self.learner)
         self.metrics, self.anchored, self.distances, self.matrix = state["counts"]
         if state["model"] is not None:
             self.open_model(c)
@@ -139,7 +152,8 @@ def judge_all(
     parts, learner = [], s.learner
     learner.settle()
     for task, judge in enumerate(s.judges):
-        if task > learner.task:  # its head and its moments are not there yet
+        # Its head and its moments are not there yet.
+        if task > learner.task and not learner.policy.one_head:
             mean, std = s.datasets[learner.task].moments()
             learner.policy.scale(task, mean, std)
         parts.append(evaluate(policy_of(c, s, task), judge, seed=EVAL_SEED, stop=stop))
@@ -159,12 +173,15 @@ def report(c: Any, s: Learning) -> dict[str, float]:
     n = len(s.matrix)
     row = returns_of(s.matrix[-1], n - 1)
     row["bytes"] = s.distilled.bytes if c.memory == "distilled" else s.learner.bytes
+    trunk = 4 * sum(p.numel() for p in s.learner.policy.trunk.parameters())
+    row["bytes_total"] = row["bytes"] + (0 if c.memory == "distilled" else trunk)
     far = {name: float(np.mean([d[name] for d in s.distances])) for name in c.fidelity}
     row |= {f"distance_{name}": value for name, value in far.items()}
     if {"random", "online"} <= far.keys():  # 0 is as random transitions, 1 as the oracle
         gap = far["random"] - far["online"]
         if gap:
             row |= {f"fidelity_{n}": (far["random"] - value) / gap for n, value in far.items()}
+    row |= s.conflict.row() if c.conflict else {}
     cards = [d.card for d in s.datasets[:n]]
     if all(card.has_references for card in cards):
         low = np.array([card.random_return for card in cards], float)

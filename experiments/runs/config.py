@@ -39,9 +39,11 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "episodes": (1, 100_000),
     "episode_steps": (1, 1_000_000),
     # of oer
+    "goals": (-1e12, 1e12),
     "tasks": (1, 1000),
     "transitions": (1, 1_000_000_000),
     "task_steps": (1, MANY),
+    "clone_finish": (0, MANY),
     "budget": (1, 1_000_000_000),
     "gate": (0, 1_000_000),
     "walk": (1, 1_000_000_000),

@@ -66,7 +66,7 @@ def actor_loss(learner, policy):
     """TD3+BC's loss of a policy on BATCH, with the critics as they are, by hand."""
     z, task = Z[learner.task % 2], learner.task
     action = policy(z, task, raw=False)
-    q = learner.td3.critic(z, action)[0]
+    q = learner.inner.critic(z, action)[0]
     return -2.5 * q.mean() / q.detach().abs().mean() + (action - BATCH.action).square().mean()
 
 
@@ -82,12 +82,12 @@ def test_each_task_is_learned_from_its_own_z_scores(dbc):
     learner, seen = OER(2, 1, 2, OERConfig(td3=EACH_STEP, dbc=dbc), seed=0), []
     for task in range(2):
         learner.begin(task, *MOMENTS[task])
-        real = learner.td3.update
-        learner.td3.update = lambda batch, f=real: (seen.append(batch), f(batch))[1]
+        real = learner.inner.update
+        learner.inner.update = lambda batch, f=real: (seen.append(batch), f(batch))[1]
         learner.update(BATCH)
         assert torch.equal(seen[-1].obs, Z[task]) and torch.equal(seen[-1].next_obs, NEXT_Z[task])
         assert torch.equal(seen[-1].reward, BATCH.reward)
-        assert torch.equal(learner.mu(OBS), learner.td3.actor(Z[task]))
+        assert torch.equal(learner.mu(OBS), learner.inner.actor(Z[task]))
         assert torch.equal(learner.policy(OBS, task), learner.policy(Z[task], task, raw=False))
         played, _ = TaskPolicy(learner.policy, task).act(OBS, (), explore=False)
         assert torch.equal(played, learner.policy(OBS, task))
@@ -97,7 +97,7 @@ def test_pi_clones_mu_and_the_memories_alpha_over_n():
     learner = learner_in(2, remembered=(0.9, -0.7), alpha=3.0)
     before = copy.deepcopy(learner.policy)
     metrics = learner.update(BATCH)
-    mu = learner.td3.actor(Z[0]).detach()
+    mu = learner.inner.actor(Z[0]).detach()
     clone = (before(Z[0], 2, raw=False) - mu).square().mean()
     kept = [(before(OBS[:1], t) - label).square().mean() for t, label in ((0, 0.9), (1, -0.7))]
     loss = clone + 3.0 * (kept[0] + kept[1]) / 2
@@ -118,14 +118,14 @@ def test_pi_moves_with_mus_actor_and_not_in_the_first_task():
 
 def test_mu_begins_where_it_is_told():
     pi = learner_in(1)
-    assert torch.equal(pi.td3.actor(Z[1]), pi.policy(Z[1], 1, raw=False))
+    assert torch.equal(pi.inner.actor(Z[1]), pi.policy(Z[1], 1, raw=False))
     previous = learner_in(0, mu_init="previous")
     previous.update(BATCH)
-    actor = copy.deepcopy(previous.td3.actor)
+    actor = copy.deepcopy(previous.inner.actor)
     previous.begin(1, *MOMENTS[1])
-    assert torch.equal(previous.td3.actor(Z[1]), actor(Z[1]))
+    assert torch.equal(previous.inner.actor(Z[1]), actor(Z[1]))
     fresh = learner_in(1, mu_init="fresh")
-    assert not torch.equal(fresh.td3.actor(Z[1]), fresh.policy(Z[1], 1, raw=False))
+    assert not torch.equal(fresh.inner.actor(Z[1]), fresh.policy(Z[1], 1, raw=False))
 
 
 @pytest.mark.parametrize("task", [0, 1])
@@ -134,7 +134,7 @@ def test_the_td_error_of_raw_rows(task):
     learner = learner_in(task)
     for _ in range(3):
         learner.update(BATCH)
-    td3 = learner.td3
+    td3 = learner.inner
     with torch.no_grad():
         best = td3.target_critic(NEXT_Z[task], td3.target_actor(NEXT_Z[task])).min(0).values
         target = torch.tensor([1.0 + 0.99 * best[0], 2.0])  # the second row terminated
@@ -145,7 +145,7 @@ def test_the_td_error_of_raw_rows(task):
 def test_labels_and_bytes():
     learner = learner_in(1, label="policy")
     own = torch.full((2, 1), 0.25)
-    assert torch.equal(learner.label(OBS, own), learner.td3.actor(Z[1]).detach())
+    assert torch.equal(learner.label(OBS, own), learner.inner.actor(Z[1]).detach())
     data = learner_in(1, label="dataset")
     assert data.label(OBS, own) is own
     data.remember(Kept(OBS, own, 0))
@@ -571,10 +571,10 @@ def test_it_is_an_agent_that_acts_as_mu_with_td3s_noise():
     assert OER(2, 1, 2, OERConfig(td3=TD3Config(critic_bc=0.1))).columns == ("next_action",)
     assert learner.initial_state(2) == ()
     for explore in (False, True):
-        draws = learner.td3.acting.get_state()
+        draws = learner.inner.acting.get_state()
         got, memory = learner.act(OBS, (), explore=explore)
-        learner.td3.acting.set_state(draws)
-        want, _ = learner.td3.act(Z[1], (), explore=explore)
+        learner.inner.acting.set_state(draws)
+        want, _ = learner.inner.act(Z[1], (), explore=explore)
         assert torch.equal(got, want) and memory == ()
     assert torch.equal(learner.mu(OBS), learner.act(OBS)[0])
 

@@ -236,7 +236,7 @@ def test_replay_does_not_touch_what_learns_the_task():
     """alpha changes pi and nothing else: mu and the critics are bit-identical."""
     runs = [learned(OERConfig(td3=SMALL, alpha=alpha)) for alpha in (0.0, 10.0)]
     for name in ("actor", "critic", "target_actor"):
-        assert torch.equal(*(weights(getattr(r.td3, name)) for r in runs)), name
+        assert torch.equal(*(weights(getattr(r.inner, name)) for r in runs)), name
     assert not torch.equal(*(weights(r.policy) for r in runs))
     single = [learned(OERConfig(td3=SMALL, alpha=a, dbc=False)) for a in (0.0, 10.0)]
     assert not torch.equal(*(weights(r.policy) for r in single))
@@ -256,7 +256,7 @@ def test_mu_of_a_third_task_knows_of_the_memory_only_through_pi(start, same):
         return learner
 
     one, other = third(0.0), third(10.0)
-    assert torch.equal(weights(one.td3.actor), weights(other.td3.actor)) == same
+    assert torch.equal(weights(one.inner.actor), weights(other.inner.actor)) == same
     assert not torch.equal(weights(one.policy), weights(other.policy))
 
 
@@ -292,6 +292,25 @@ def test_labels_are_learned_and_kept():
     assert sum(map(size_of, learner.memories)) == 4 * 2 * 200 * 5
 
 
+def test_one_head_sees_the_moments_of_all_tasks_met():
+    """Means 0 and 4, deviations 1: together 2, and sqrt((1 + 17) / 2 - 4) = sqrt 5."""
+    learner = OER(1, 1, 3, OERConfig(td3=SMALL, heads="one"), seed=0)
+    p, one = learner.policy, torch.ones(1)
+    learner.begin(0, 0 * one, one)
+    assert p.mean.tolist() == [[0]] * 3 and torch.allclose(p.std, torch.ones(3, 1))
+    learner.begin(1, 4 * one, one)
+    assert p.mean.tolist() == [[2]] * 3 and torch.allclose(p.std, torch.full((3, 1), 5**0.5))
+    obs = torch.tensor([[2.0], [7.0]])
+    z = torch.tensor([[0.0], [5**0.5]])
+    assert torch.equal(p(obs, 0), p(obs, 2)) and torch.allclose(p(obs, 1), p(z, 0, raw=False))
+    assert torch.allclose(p.many(torch.stack([obs, obs])), p(obs, 0).expand(2, -1, -1))
+    assert learner.bytes == 4 * (33 + 2)  # a head of 32 + 1, one normaliser, whatever the tasks
+    assert torch.equal(learner.inner.actor(z), p(z, 0, raw=False))  # mu starts from pi
+    learner.inner.actor.net[-1].bias.data.add_(0.5)
+    p.take(1, learner.inner.actor)
+    assert torch.equal(learner.inner.actor(z), p(z, 2, raw=False))
+
+
 @pytest.mark.slow
 def test_without_replay_the_first_task_is_forgotten():
     def error(config, remember):
@@ -315,8 +334,10 @@ def test_without_replay_the_first_task_is_forgotten():
         OERConfig(td3=SMALL, dbc=False, penalty="agem"),
         OERConfig(td3=SMALL, mu_init="previous"),
         OERConfig(td3=SMALL, mu_init="fresh"),
+        OERConfig(td3=SMALL, heads="one"),
+        OERConfig(td3=SMALL, heads="one", dbc=False, mu_init="previous"),
     ],
-    ids=lambda c: f"{c.dbc}-{c.penalty}-{c.mu_init}",
+    ids=lambda c: f"{c.dbc}-{c.penalty}-{c.mu_init}-{c.heads}",
 )
 def test_a_saved_learner_continues_bit_for_bit(config):
     def run(stop):
@@ -338,7 +359,7 @@ def test_a_saved_learner_continues_bit_for_bit(config):
 
     whole, cut = run(None), run((1, 5))
     assert torch.equal(weights(whole.policy), weights(cut.policy))
-    assert torch.equal(weights(whole.td3.critic), weights(cut.td3.critic))
+    assert torch.equal(weights(whole.inner.critic), weights(cut.inner.critic))
 
 
 # -- 6: regularisation

@@ -2,10 +2,10 @@
 
 import dataclasses
 
-import numpy as np
 import pytest
 import torch
-from known import Known, rows
+from known import rows
+from sequenced import FAMILY, card, data_of
 
 from reverie.agents import TD3Config
 from reverie.agents.dynamics import DynamicsConfig, DynamicsEnsemble
@@ -13,37 +13,14 @@ from reverie.agents.oer import keeping
 from reverie.agents.oer.distilled import Actor, Distilled
 from reverie.agents.oer.learner import OER, OERConfig
 from reverie.agents.oer.memory import Kept
-from reverie.agents.playing import EVAL_SEED, Evaluation, Stopped
+from reverie.agents.playing import Stopped
 from reverie.agents.seeding import stream_seed
-from reverie.buffers import Card, Dataset, Transitions, load_dataset
+from reverie.buffers import Card, load_dataset
 from reverie.envs.families import members
 from reverie.experiments import oer
-from reverie.experiments.loops import continual
+from reverie.experiments.loops import continual, ending
 from reverie.experiments.loops.continual import Learning, report
-from reverie.experiments.runs.config import RunOptions
 from reverie.experiments.runs.stopping import Interrupted
-
-FAMILY = "reverie/CheetahVel-v0"
-
-
-LOW, HIGH = (-10.0, 0.0, 10.0), (0.0, 40.0, 20.0)  # returns of uniform actions and of experts
-
-
-def card(task):
-    return Card(env=FAMILY, random_return=LOW[task % 3], reference_return=HIGH[task % 3])
-
-
-def data_of(task, about=None, n=20):
-    """Rows of a task: its number t in every reward, states around 100 t."""
-    g = torch.Generator().manual_seed(task)
-    obs = 100.0 * task + torch.randn(n, 3, generator=g)
-    ends = torch.zeros(n)
-    ends[-1] = 1
-    action = torch.full((n, 1), 0.1 * (task + 1))
-    reward = torch.full((n,), float(task))
-    return Dataset.of(
-        Transitions(obs, action, reward, obs, torch.zeros(n), ends), about or card(task)
-    )
 
 
 def test_the_rows_of_a_matrix_are_normalised_by_each_tasks_own_references():
@@ -63,14 +40,16 @@ def test_the_rows_of_a_matrix_are_normalised_by_each_tasks_own_references():
     row = report(c, s)
     scores = {
         "per": (0.3 + 0.75) / 2, "forgetting": 0.3, "forgetting_n": 0.15, "bwt": -0.3,
-        "learned": (0.6 + 0.75) / 2, "nbt": 0.15,
+        "learned": (0.6 + 0.75) / 2, "nbt": 0.15, "old_tasks": 0.3,
     }  # fmt: skip
     distances = {"distance_random": 5, "distance_online": 1, "distance_mbes": 2.5}
     fidelity = {"fidelity_random": 0, "fidelity_online": 1, "fidelity_mbes": 2.5 / 4}
     assert row == pytest.approx({
         "task0": -7, "task1": 30, "task2": 2, "return": 11.5, "tasks_met": 2,
         # five rows of 3 + 1, a head of 8 + 1, moments of 3 and 3, for each of two tasks
-        "bytes": 4 * 2 * (5 * 4 + 9 + 6), **distances, **fidelity, **scores,
+        "bytes": 4 * 2 * (5 * 4 + 9 + 6),
+        # and a trunk of 3 x 8 + 8 + 8 x 8 + 8
+        "bytes_total": 4 * 2 * (5 * 4 + 9 + 6) + 4 * 104, **distances, **fidelity, **scores,
     })  # fmt: skip
     first = report(c, Learning(learner, None, data, [], distances=far[:1], matrix=matrix[:1]))
     assert first["per"] == first["learned"] == pytest.approx(0.6) and first["forgetting"] == 0
@@ -78,61 +57,6 @@ def test_the_rows_of_a_matrix_are_normalised_by_each_tasks_own_references():
     nameless = [*data[:1], data_of(1, Card(env=FAMILY))]
     s.datasets = nameless
     assert "per" not in report(c, s)
-
-
-@pytest.fixture
-def sequence(tmp_path, monkeypatch):
-    """A function that runs three tasks of four steps; what was seen, in `sequence.seen`."""
-    seen = {"batches": [], "moments": [], "judges": [], "frozen": [], "kept": []}
-
-    def make_judge(about, options, **kwargs):
-        judge = Known([[2], [2]])
-        judge.max_episode_steps = 2
-        judge.number = len(seen["judges"]) % 3
-        seen["judges"].append((about, options, kwargs))
-        return judge
-
-    def evaluate(policy, judge, *, seed, stop):
-        assert seed == EVAL_SEED and not stop()
-        frozen = isinstance(policy, Actor)  # known by the states that it is scaled to
-        task = round(float(policy.mean.mean()) / 100) if frozen else policy.task
-        seen["moments"].append((task, policy.mean if frozen else policy.policy.mean[task].clone()))
-        seen["frozen"].append(frozen)
-        value = 100.0 * task + judge.number  # of a policy of a task in a judge
-        return Evaluation(np.full((2, 1), value), np.ones((2, 1), np.int64))
-
-    real = OER.update
-
-    def update(self, batch):
-        seen["batches"].append((self.task, batch.reward.unique().tolist()))
-        return real(self, batch)
-
-    monkeypatch.setattr(oer, "task_data", lambda c, task, threads, stop: data_of(task))
-    monkeypatch.setattr(oer, "make_judge", make_judge)
-    monkeypatch.setattr(continual, "evaluate", evaluate)
-    monkeypatch.setattr(OER, "update", update)
-    remember = OER.remember
-
-    def kept(self, memory):
-        seen["kept"].append((self.task, memory))
-        remember(self, memory)
-
-    monkeypatch.setattr(OER, "remember", kept)
-    monkeypatch.setattr(OER, "label", lambda self, obs, action: action)
-
-    def go(name="run", resume=False, **changes):
-        run = RunOptions(
-            out=str(tmp_path), name=name, threads=1, log_every=2, eval_every=6, eval_episodes=2,
-            checkpoint_every=6, tensorboard=False, progress=False,
-        )  # fmt: skip
-        settings = dict(
-            env=FAMILY, tasks=3, steps=12, task_steps=4, batch_size=5, budget=6,
-            selector="random", run=run, agent=OERConfig(td3=TD3Config(hidden=(8, 8), bc_alpha=2.5)),
-        )  # fmt: skip
-        return oer.main(oer.Config(**{**settings, **changes}), resume=resume)
-
-    go.seen = seen
-    return go
 
 
 def test_each_task_is_learned_from_its_data_and_judged_in_its_worlds(sequence):
@@ -174,6 +98,43 @@ def test_the_rows_of_a_sequence(sequence):
     assert evals[-1]["per"] == tasks[-1]["per"] and "per" not in evals[0]
     chosen = rows(path, "selection")
     assert chosen == []  # uniform rows have nothing to report
+
+
+def test_at_a_tasks_end_pi_clones_the_mu_that_stands_still(sequence, monkeypatch):
+    """Two steps after tasks 1 and 2, on batches of the task; the first is mu's own."""
+    seen, real = [], OER.clone
+
+    def clone(self, obs, target):
+        before = self.updates, float(self.policy.head_bias[self.task].detach())
+        standing = torch.equal(target, self.inner.actor(obs))
+        loss = real(self, obs, target)
+        moved = float(self.policy.head_bias[self.task].detach()) != before[1]
+        seen.append((self.task, self.updates, standing, moved, float(loss)))
+        return loss
+
+    monkeypatch.setattr(OER, "clone", clone)
+    path = sequence(clone_finish=2).path
+    want = [(t, k, True, True) for t in (1, 2) for k in (2, 4, 4, 4)]  # policy_delay 2, then both
+    assert [s[:4] for s in seen] == want
+    told = rows(path, "clone finish")
+    assert [(r["run_step"], r["step"]) for r in told] == [(8, 2), (12, 2)]
+    assert [r["loss"] for r in told] == [seen[3][4], seen[7][4]]
+
+
+def test_the_conflict_of_the_tasks_stands_in_the_rows(sequence):
+    """Of the tasks met so far: each policy agrees with itself, and what is logged is the mean."""
+    path = sequence(conflict=True).path
+    first, second, third = rows(path, "task")
+    assert first["conflict_0_0"] == pytest.approx(1) and "conflict" not in first
+    assert "conflict_2_2" in third and "conflict_2_2" not in second
+    pairs = [third[f"conflict_{i}_{j}"] for i in range(3) for j in range(3) if i != j]
+    assert third["conflict"] == pytest.approx(sum(pairs) / 6, abs=1e-6)
+    assert third["conflict_least"] == pytest.approx(min(pairs), abs=1e-6)
+    for name in ("conflict_0_1", "conflict_1_0"):  # a task that is over says the same for ever
+        assert third[name] == second[name] and -1 <= third[name] <= 1
+    sequence(name="cut", conflict=True, steps=6)
+    cut = sequence(name="cut", conflict=True, resume=True).path
+    assert rows(cut, "task") == rows(path, "task")
 
 
 def test_a_run_goes_on_with_the_matrix_and_the_data_of_its_task(sequence):
@@ -227,6 +188,7 @@ def test_a_finished_task_is_played_by_its_distilled_policy(sequence):
     ]  # fmt: skip
     # 3 x 4 + 4 + 4 + 1 weights and two moments of 3
     assert [r["bytes"] for r in rows(path, "task")] == [4 * 27, 8 * 27, 12 * 27]
+    assert [r["bytes_total"] for r in rows(path, "task")] == [4 * 27, 8 * 27, 12 * 27]
     assert sequence.seen["kept"] == []
 
 
@@ -242,10 +204,11 @@ def test_a_sequence_goes_on_with_the_evaluation_in_which_it_was_stopped(at, sequ
             raise Stopped("in the middle")
         return real(c, s, stop)
 
-    anchored, fix = [], oer.anchor
-    monkeypatch.setattr(oer, "anchor", lambda x, *rest: (anchored.append(x.task), fix(x, *rest)))
+    anchored, fix = [], ending.anchor
+    monkeypatch.setattr(ending, "anchor", lambda x, *rest: (anchored.append(x.task), fix(x, *rest)))
     with monkeypatch.context() as m, pytest.raises(Interrupted):
         m.setattr(oer, "judge_all", stopped)
+        m.setattr(ending, "judge_all", stopped)
         sequence(name="cut")
     cut = sequence(name="cut", resume=True).path
     assert len(sequence.seen["batches"]) - before == 12 and anchored == [0, 1, 2]  # each once

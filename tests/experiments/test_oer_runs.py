@@ -20,7 +20,11 @@ from reverie.experiments.loops.memories import MEMORIES, Memory
 def after(matrix, distances, data, learner):
     """Return what `report` reads of a sequence after some tasks."""
     return SimpleNamespace(
-        matrix=matrix, distances=distances, datasets=data, learner=learner, distilled=None
+        matrix=matrix,
+        distances=distances,
+        datasets=data,
+        learner=learner,
+        distilled=None,
     )
 
 

@@ -1,0 +1,185 @@
+"""Rivals of a replay: PackNet, LwF and merged experts, as pi's way not to forget."""
+
+import copy
+
+import pytest
+import torch
+
+from reverie.agents import TD3Config
+from reverie.agents.oer.learner import OER, OERConfig
+from reverie.agents.oer.lwf import LwF
+from reverie.agents.oer.packnet import PackNet
+from reverie.agents.oer.policy import FREE, ContinualPolicy
+from reverie.agents.training import trained
+from reverie.buffers import Transitions
+
+MEAN, STD = torch.tensor([1.0, 2.0]), torch.tensor([2.0, 4.0])
+SMALL = TD3Config(hidden=(8, 6), bc_alpha=2.5, policy_delay=1)
+
+
+def batch(task, n=16):
+    g = torch.Generator().manual_seed(task)
+    obs, action = torch.randn(n, 2, generator=g), torch.rand(n, 1, generator=g) * 2 - 1
+    return Transitions(obs, action, torch.randn(n, generator=g), obs, torch.ones(n), torch.zeros(n))
+
+
+def learner_of(**settings):
+    return OER(2, 1, 3, OERConfig(td3=SMALL, **settings), seed=0)
+
+
+def task_of(learner, task, steps=6, retrain=3):
+    """Learn a task and end it, with pi's further steps where they are asked for."""
+    learner.begin(task, MEAN + task, STD)
+    for _ in range(steps):
+        learner.update(batch(task))
+    learner.settle()
+    learner.anchor(batch(task).obs)
+    if learner.rival is not None and learner.rival.retrains:
+        z = learner.scaled(batch(task)).obs
+        for _ in range(retrain):
+            learner.clone(z, learner.inner.actor(z).detach())
+
+
+def test_a_packed_task_never_drifts_however_long_others_train():
+    learner, obs = learner_of(penalty="packnet"), batch(9).obs
+    said = []
+    for task in range(3):
+        task_of(learner, task)
+        said.append(learner.policy(obs, task))
+        for old in range(task + 1):
+            assert torch.equal(learner.policy(obs, old), said[old]), (task, old)
+    assert not torch.equal(said[0], said[1]) and said[2].std() > 0
+
+
+def test_shares_of_the_weights_by_hand():
+    """Six weights, three tasks: 2 of 6, then 2 of 4, then the last 2; the largest in size first."""
+    policy = ContinualPolicy(3, 1, (2,), 3, masked=True)
+    net, (layer,) = PackNet(policy, 0.0), policy.trunk
+    net.begin(0)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[0.1, -0.6, 0.2], [0.5, 0.3, -0.4]]))
+    net.end()
+    owner = policy.owner0
+    assert owner.tolist() == [[FREE, 0, FREE], [0, FREE, FREE]]
+    torch.testing.assert_close(layer.weight, torch.tensor([[0, -0.6, 0], [0.5, 0, 0]]))
+    net.begin(1)
+    with torch.no_grad():
+        layer.weight[owner == 1] = torch.tensor([1.0, -2.0, 3.0, 0.5])
+    net.end()
+    assert owner.tolist() == [[FREE, 0, 1], [0, 1, FREE]]
+    net.begin(2)
+    net.end()
+    assert owner.tolist() == [[2, 0, 1], [0, 1, 2]] and net.numbers == 6 / 4
+
+
+def test_a_task_plays_with_its_own_weights_and_those_before():
+    policy = ContinualPolicy(3, 1, (2,), 3, masked=True)
+    net, (layer,) = PackNet(policy, 0.0), policy.trunk
+    policy.owner0.copy_(torch.tensor([[2, 0, 1], [0, 1, 2]]))
+    with torch.no_grad():
+        layer.weight.copy_(torch.arange(1.0, 7.0).view(2, 3))
+        layer.bias.zero_()
+    x = torch.ones(1, 3)
+    assert policy.features(x, 0).tolist() == [[2, 4]]
+    assert policy.features(x, 1).tolist() == [[5, 9]]
+    assert policy.features(x, 2).tolist() == [[6, 15]]
+    net.begin(1)  # what it may move: its weights and its head; biases are the first task's
+    names = dict(policy.named_parameters())
+    parts = dict(zip(names, net.mine.split([p.numel() for p in names.values()]), strict=True))
+    assert parts["trunk.0.weight"].tolist() == [False, False, True, False, True, False]
+    assert not parts["trunk.0.bias"].any()
+    assert parts["head_weight"].tolist() == [False, False, True, True, False, False]
+    net.begin(0)
+    parts = dict(zip(names, net.mine.split([p.numel() for p in names.values()]), strict=True))
+    assert parts["trunk.0.bias"].all()
+
+
+def test_the_old_heads_say_what_they_said_on_the_new_tasks_states():
+    """Loss and weight times the mean of two gaps, each in its own task's z-scores."""
+    learner = learner_of(penalty="lwf", penalty_weight=3.0)
+    for task in range(2):
+        task_of(learner, task)
+    learner.begin(2, MEAN, STD)
+    assert isinstance(learner.rival, LwF)
+    old, raw = copy.deepcopy(learner.policy), batch(2).obs
+    learner.update(batch(2))  # pi has moved from what it was
+    now = copy.deepcopy(learner.policy)
+    z = (raw - MEAN) / STD
+    target = learner.inner.actor(z).detach()
+    gaps = [(now(raw, i) - old(raw, i).detach()).square().mean() for i in range(2)]
+    assert min(gaps) > 0
+    loss = (now(z, 2, raw=False) - target).square().mean() + 3.0 * (gaps[0] + gaps[1]) / 2
+    learner.clone(z, target)
+    grads = torch.autograd.grad(loss, list(now.parameters()))
+    for p, want in zip(learner.policy.parameters(), grads, strict=True):
+        torch.testing.assert_close(p.grad, want)
+    assert learner.rival.numbers == 0
+
+
+@pytest.mark.parametrize("how", ["average", "fisher", "ties"])
+def test_merged_mus_start_from_the_first_and_pi_is_their_merger(how):
+    learner = learner_of(mu_init="first", merge=how)
+    task_of(learner, 0)
+    first = copy.deepcopy(learner.inner.actor.state_dict())
+    for task in (1, 2):
+        learner.begin(task, MEAN + task, STD)
+        assert all(torch.equal(v, first[k]) for k, v in learner.inner.actor.state_dict().items())
+        metrics = learner.update(batch(task))
+        assert "clone_loss" not in metrics
+        learner.anchor(batch(task).obs)
+    experts = torch.stack(learner.merging.experts)
+    got = torch.cat([p.detach().flatten() for p in learner.policy.trunk.parameters()])
+    assert len(experts) == 3 and not torch.equal(experts[1], experts[2])
+    if how == "average":
+        torch.testing.assert_close(got, experts.mean(0))
+    assert torch.equal(learner.policy.head_weight[2], learner.inner.actor.net[-1].weight)
+    trunk = 2 * 8 + 8 + 8 * 6 + 6
+    assert learner.bytes == 4 * (3 * (6 + 1 + 2 * 2) + 2 * 3 * trunk)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"penalty": "packnet"}, {"penalty": "lwf"}, {"mu_init": "first", "merge": "fisher"}],
+    ids=str,
+)
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_saved_rival_continues_bit_for_bit(settings, inside):
+    """Stopped inside the second task, or after its end; then a third."""
+
+    def run(stop):
+        learner = learner_of(**settings)
+        for task in range(3):
+            learner.begin(task, MEAN + task, STD)
+            for k in range(4):
+                learner.update(batch(task))
+                if stop and task == 1 and inside and k == 1:
+                    learner = again(learner)
+            learner.settle()
+            learner.anchor(batch(task).obs)
+            if stop and task == 1 and not inside:
+                learner = again(learner)
+        return learner
+
+    def again(learner):
+        state = copy.deepcopy(learner.state_dict())
+        other = learner_of(**settings)
+        other.load_state_dict(state)
+        return other
+
+    whole, cut = run(False).policy.state_dict(), run(True).policy.state_dict()
+    assert all(torch.equal(value, cut[name]) for name, value in whole.items())
+
+
+def test_momentum_does_not_move_what_is_frozen():
+    """A head of the first task that had speed stands still in the second."""
+    policy = ContinualPolicy(2, 1, (4,), 2, masked=True)
+    _, optimizer = trained(policy, 0.1, torch.Generator().manual_seed(0))
+    net, x = PackNet(policy, 0.0), torch.ones(3, 2)
+    net.begin(0)
+    for _ in range(3):
+        net.step(optimizer, policy(x, 0, raw=False).sum(), x)
+    net.end()
+    before = policy.head_weight[0].clone()
+    net.begin(1)
+    net.step(optimizer, policy(x, 1, raw=False).sum(), x)
+    assert torch.equal(policy.head_weight[0], before)
