@@ -32,6 +32,19 @@ def _headless_context() -> Any:
     raise RuntimeError(HELP)
 
 
+def camera_of(env: Any) -> mujoco.MjvCamera:
+    """Return the camera of a task of ours: MuJoCo's free one, set as the task says."""
+    camera = mujoco.MjvCamera()
+    mujoco.mjv_defaultFreeCamera(env.model, camera)
+    for name, value in env.task.camera.items():
+        if name == "trackbody":
+            camera.type = mujoco.mjtCamera.mjCAMERA_TRACKING
+            camera.trackbodyid = value
+        else:
+            setattr(camera, name, value)
+    return camera
+
+
 class WorldRenderer:
     """Renders single worlds of a `TaskEnv`, one at a time.
 
@@ -46,14 +59,7 @@ class WorldRenderer:
         self._renderer = _open(model, height, width)
         self._data = mujoco.MjData(model)
         self._ghost: mujoco.MjData | None = None
-        self._camera = mujoco.MjvCamera()
-        mujoco.mjv_defaultFreeCamera(model, self._camera)
-        for name, value in env.task.camera.items():
-            if name == "trackbody":
-                self._camera.type = mujoco.mjtCamera.mjCAMERA_TRACKING
-                self._camera.trackbodyid = value
-            else:
-                setattr(self._camera, name, value)
+        self._camera = camera_of(env)
 
     def frame(self, world: int = 0, ghost: Array | None = None) -> Array:
         """Return world `world` as an RGB image [H, W, 3], uint8.

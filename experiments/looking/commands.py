@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...agents.playing import evaluate
+from ...buffers.aside import write_text
 from ...envs import known_ids, make
 from ...envs.errors import nearest
 from ..runs import stopping
@@ -127,11 +128,14 @@ class WatchOptions:
     """Film a run's policy without a screen."""
 
     out: Path | None = None
-    """file to write: .mp4 (extra [video]), .gif or .png (a strip); None is RUN/watch.gif"""
+    """file to write: .mp4 (extra [video]), .gif or .png (a strip); None is RUN/watch.gif. A .json
+    keeps the bodies of the median and the worst episode, for `reverie report`"""
     steps: int = 200
     """environment steps to film"""
     seed: int = 0
     """seed of the start state"""
+    episodes: int = 20
+    """of which a .json keeps two"""
     dump: bool = False
     """show the last states before a run met a value that was not finite"""
     world: int = 0
@@ -166,6 +170,9 @@ def watch(args: Sequence[str]) -> int:
             continue
         policy = load_policy(path)
         policy.config["env_options"] = to_film(policy.config.get("env_options", {}))
+        if out.suffix == ".json":
+            print(_record(path, policy, out, options))
+            continue
         env = _world(policy, options.env, 1, options.seed)
         if options.waves:
             from .ncap_figures import waves
@@ -181,6 +188,25 @@ def watch(args: Sequence[str]) -> int:
         total, steps = film(policy, env, out, options.steps, _panel(policy))
         print(f"{out}: {steps} steps, return {total:.1f}")
     return 0
+
+
+def _record(path: str, policy: LoadedPolicy, out: Path, options: WatchOptions) -> str:
+    """Keep the median and the worst episode of a policy, and one's dreams where asked; say so."""
+    from .episodes import fan, record
+
+    env = _world(policy, options.env, options.episodes, options.seed)
+    told = record(policy, env, options.steps, what=Path(path).name)
+    if options.dream:
+        from ..loops.dreamt import reopen
+        from .dream_figures import played
+
+        one = _world(policy, options.env, 1, options.seed)
+        dreams = reopen(Path(path), options.env, rows=True)
+        told["fan"] = fan(dreams, played(policy, one, options.steps))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out, json.dumps(told, separators=(",", ":")) + "\n")
+    returns = ", ".join(f"{e['label']} {e['return']:.1f}" for e in told["episodes"])
+    return f"{out}: {returns} of {options.episodes} episodes"
 
 
 def _dream(path: Path, policy: LoadedPolicy, env: Any, out: Path, options: WatchOptions) -> str:

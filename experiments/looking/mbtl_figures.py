@@ -1,5 +1,6 @@
 """Looking at a selection: the matrix with its picks, what they gave, what was expected of them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,18 +8,22 @@ import numpy as np
 from torch import Tensor
 
 from ...agents.mbtl import Rule, Seen, scores
+from ...buffers.aside import write_text
 from ..studies.plots import save_figure
 
 ROUNDS = 6  # that are shown of all, the last among them
 
 
 def draw(folder: Path, values: Tensor, seen: Seen, rule: Rule) -> list[Path]:
-    """Write three figures of a selection on a matrix [N, N]; return their paths.
+    """Write three figures of a selection on a matrix [N, N], and its numbers; return their paths.
 
     Rows of the matrix that nobody trained may be NaN.
     `rule`: a fresh one like that which picked, shown the rows again. One without a process has no
     third figure.
     """
+    known = [[v if v == v else None for v in row] for row in values.tolist()]
+    told = {"picks": list(seen.picks), "values": known, "contexts": seen.contexts.tolist()}
+    write_text(folder / "selection.json", json.dumps(told) + "\n")
     paths = [matrix_figure(folder / "matrix.png", values, seen.picks)]
     paths.append(performance_figure(folder / "performance.png", values, seen))
     expected = expected_figure(folder / "rounds.png", seen, rule)

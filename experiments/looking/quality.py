@@ -93,7 +93,15 @@ def main(args: Sequence[str]) -> int:
     print("\n".join(table(made, real, out)))
     if o.json is not None:
         settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(o).items()}
-        text = {"what": names[0], **out, "options": settings, "stamp": hardware()}
+        new, fresh = (measures.features(x, made.layout) for x in (made.rows, real.fresh))
+        shares = measures.histograms(fresh, new, made.layout)
+        text = {
+            "what": names[0],
+            "marginals": shares,
+            **out,
+            "options": settings,
+            "stamp": hardware(),
+        }
         write_text(o.json, json.dumps(_plain(text), indent=1) + "\n")
     if o.png is not None:
         from .quality_figure import draw

@@ -13,12 +13,13 @@ from ...buffers.aside import write_text
 from ..runs.config import parse
 from .claims import HERE
 from .report_data import embedded, gather
+from .report_diff import diff
 from .report_published import read_seeds
 from .report_tables import markdown, number, span
 
 PAGE = Path(__file__).parent / "page"
 LARGEST = 5_000_000  # bytes of a page: it is to be sent by mail
-SCRIPTS = ("charts.js", "page.js")
+SCRIPTS = ("charts.js", "panels.js", "player.js", "page.js")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class ReportOptions:
     """claims whose suites are among the results get a verdict"""
     published: tuple[Path, ...] = ()
     """numbers of others to lay beside ours: CSV files, columns exp,env,seed,metric,step,value"""
+    diff: tuple[Path, Path] | None = None
+    """instead: two pages, to be told what they say differently"""
     action_repeat: str = ""
     """environment steps of a decision in those files, to be stated beside them"""
 
@@ -61,9 +64,17 @@ def page(data: Mapping[str, Any], title: str) -> str:
 def main(args: Sequence[str]) -> int:
     """Run `reverie report`."""
     n = next((i for i, a in enumerate(args) if a.startswith("-")), len(args))
-    if n == 0 and not {"-h", "--help"} & set(args):
+    if n == 0 and not {"-h", "--help", "--diff"} & set(args):
         raise ValueError("`reverie report` needs results: reverie report results/mine --out a.html")
     options = parse(ReportOptions, args[n:], "report RESULTS...")
+    if options.diff is not None:
+        if n:
+            raise ValueError(f"--diff A B compares two pages: leave {args[0]} out")
+        text = diff(*options.diff)
+        print(text, end="")
+        if options.markdown is not None:
+            write_text(options.markdown, text)
+        return 0
     if options.out.suffix not in (".html", ".htm"):
         raise ValueError(f"--out {options.out}: end it with .html")
     theirs = [p for f in options.published for p in read_seeds(f, options.action_repeat)]

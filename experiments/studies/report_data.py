@@ -14,16 +14,17 @@ import numpy as np
 
 from ..runs.result import load_run
 from ..runs.stamp import hardware
+from . import report_panels
 from .claim import parse
 from .claims import Verdict, verdicts
 from .plots import grouped
+from .report_diff import VERSION
 from .report_published import PROVENANCE, Published, beside, built_in
 from .report_study import Study, study_data
 from .results import Kept, has_results, read_results
 from .suite import task_name
 
 Json = dict[str, Any]
-VERSION = 1  # of the embedded data
 STATES = ("stands", "equivalent", "refuted", "undecided", "not shown", "incomplete", "withdrawn")
 
 
@@ -143,6 +144,7 @@ def gather(
     """Return all that a page shows of some results, as plain data that `json` takes."""
     found = find(paths)
     told = judged(found, claims)
+    shown = report_panels.panels(paths, found)
     reference = [*published, *built_in()]
     studies = []
     for study in found:
@@ -161,6 +163,7 @@ def gather(
             "stamp": hardware(),
             "claims": told,
             "studies": studies,
+            "panels": shown,
             "reference": reference,
             "provenance": PROVENANCE,
         }

@@ -20,7 +20,8 @@ def _row(*cells: Any) -> str:
     return "| " + " | ".join(str(c).replace("|", "\\|") for c in cells) + " |"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """Return a table as lines of Markdown."""
     return [_row(*head), "|" + "---|" * len(head), *(_row(*r) for r in rows), ""]
 
 
@@ -31,9 +32,7 @@ def seeds(row: Mapping[str, Any]) -> str:
 
 def claims(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the verdicts as lines of Markdown."""
-    return _table(
-        ("claim", "verdict", "runs"), [(c["says"], c["state"], c["detail"]) for c in rows]
-    )
+    return table(("claim", "verdict", "runs"), [(c["says"], c["state"], c["detail"]) for c in rows])
 
 
 def finals(metric: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -48,7 +47,7 @@ def finals(metric: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         )
         for r in rows
     ]
-    return [f"Last evaluation, `{metric}`:", "", *_table(head, cells)]
+    return [f"Last evaluation, `{metric}`:", "", *table(head, cells)]
 
 
 def improvement(pairs: Mapping[str, Mapping[str, Sequence[float]]], metric: str) -> list[str]:
@@ -57,7 +56,7 @@ def improvement(pairs: Mapping[str, Mapping[str, Sequence[float]]], metric: str)
         [a, *(f"{row[b][0]:.2f}" if b in row else "" for b in pairs)] for a, row in pairs.items()
     ]
     about = f"Probability that a run of the row beats one of the column, `{metric}`:"
-    return [about, "", *_table(("", *pairs), rows)]
+    return [about, "", *table(("", *pairs), rows)]
 
 
 def costs(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -65,7 +64,7 @@ def costs(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     names = {"env_steps": "environment steps", "updates": "updates", "dreamed": "dreamed steps",
              "synthetic": "synthetic rows", "seconds": "seconds"}  # fmt: skip
     cells = [[c["arm"], *("-" if c[n] is None else f"{c[n]:,.0f}" for n in names)] for c in rows]
-    return ["Cost, mean of a run:", "", *_table(("arm", *names.values()), cells)]
+    return ["Cost, mean of a run:", "", *table(("arm", *names.values()), cells)]
 
 
 def published(place: Mapping[str, Any]) -> list[str]:
@@ -81,7 +80,7 @@ def published(place: Mapping[str, Any]) -> list[str]:
          p["version"] or "-", p["action_repeat"] or "-", p["source"])
         for p in place["theirs"]
     ]  # fmt: skip
-    return [f"Beside published numbers, {place['env']}:", "", *_table(head, [*ours, *theirs])]
+    return [f"Beside published numbers, {place['env']}:", "", *table(head, [*ours, *theirs])]
 
 
 def study(s: Mapping[str, Any]) -> list[str]:

@@ -67,6 +67,16 @@ def read_result(path: Path) -> Kept:
         datetime.fromisoformat(stamp["started"])
     except (ValueError, TypeError, AttributeError, FileNotFoundError) as error:
         raise ValueError(f"{path.with_suffix('.json')} is not a run's stamp: {error}") from error
+    return Kept(path, stamp, _read_csv(path))
+
+
+def read_tasks(run: Kept) -> Mapping[str, np.ndarray[Any, Any]]:
+    """Return the columns of a continual learner's matrix, a row after each task; {} without one."""
+    path = run.path.with_suffix(".tasks.csv")
+    return _read_csv(path) if path.exists() else {}
+
+
+def _read_csv(path: Path) -> Mapping[str, np.ndarray[Any, Any]]:
     with path.open(newline="") as file:
         names, *rows = list(csv.reader(file)) or [["step"]]
     try:
@@ -76,7 +86,7 @@ def read_result(path: Path) -> Kept:
     columns = {name: table[:, i] for i, name in enumerate(names)}
     if "step" not in columns:
         raise ValueError(f"{path} is not a run's table: it has no column step, only {names}")
-    return Kept(path, stamp, columns)
+    return columns
 
 
 def seed_of(run: Kept) -> int:

@@ -20,6 +20,7 @@ from reverie.envs import make
 from reverie.envs.check import FINE, check_env
 from reverie.envs.native.render import WorldRenderer
 from reverie.experiments import cli, dreamland, load_policy, sac
+from reverie.experiments.looking import episodes
 from reverie.experiments.looking.dream_figures import Episode, ghosts, imagined, played
 from reverie.experiments.loops import searching
 from reverie.experiments.loops.deploying import Chosen, Collector, deployed
@@ -352,6 +353,27 @@ def test_dreams_of_an_episode_take_its_actions(run):
     r.world.config = dataclasses.replace(r.world.config, scope="episode")
     masked = imagined(r, real, 2)
     assert not torch.allclose(masked[0], masked[1])
+
+
+def test_a_fan_keeps_what_was_observed_and_dreamt(run, monkeypatch):
+    """Of 3 rows of 5 numbers every second one, the first 3 numbers, 2 dreams."""
+    for name, value in (("FAN", 2), ("SHOWN", 3), ("LONG", 2)):
+        monkeypatch.setattr(episodes, name, value)
+    r = reopen(run)
+    real = Episode([], torch.tensor([[0.1, -1.0, 0.0, 0.0, 0.0]] * 3), torch.ones(2, 1), 0.0)
+    told = episodes.fan(r, real)
+    assert told["step"] == [0, 2] and told["real"] == [[0.1, 0.1], [-1, -1], [0, 0]]
+    dreamt = imagined(reopen(run), real, 2)[:, ::2, :3].permute(2, 0, 1)
+    assert np.allclose(told["dreams"], dreamt, atol=1e-4)
+
+
+def test_episodes_and_dreams_of_a_run_are_kept(run, tmp_path, capsys):
+    out = tmp_path / "deep" / "a.json"
+    argv = ["watch", str(run), "--dream", "--steps", "4", "--episodes", "3", "--out", str(out)]
+    assert cli.main(argv) == 0 and "of 3 episodes" in capsys.readouterr().out
+    told = json.loads(out.read_text())
+    assert (told["what"], told["played"], len(told["fan"]["step"])) == ("run", 3, 5)
+    assert len(told["episodes"][1]["gained"]) == len(told["episodes"][1]["frames"]) > 1
 
 
 def test_a_dream_is_filmed(run, tmp_path, capsys):

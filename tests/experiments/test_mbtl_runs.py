@@ -151,11 +151,15 @@ def test_a_family_is_in_units_and_flat_is_flat(tmp_path):
 def test_figures_are_drawn_of_a_replay(tmp_path):
     c = config(tmp_path, "a", figures=True, steps=5)
     folder = mbtl.main(c).path / "figures"
-    names = ["matrix.png", "performance.png", "rounds.png"]
-    assert sorted(p.name for p in folder.iterdir()) == names
+    names = ["matrix.png", "performance.png", "selection.json", "rounds.png"]
+    assert {p.name for p in folder.iterdir()} == set(names)
+    told, values = json.loads((folder / "selection.json").read_text()), mbtl.world(c).values
+    assert len(set(told["picks"])) == 5 and told["values"] == values.tolist()
+    rows = [r["context"] for r in load_run(folder.parent).rows if "context" in r]
+    assert told["picks"] == rows
     c = config(tmp_path, "b", figures=True, steps=3, selector="spread")
     folder = mbtl.main(c).path / "figures"
-    assert sorted(p.name for p in folder.iterdir()) == names[:2]  # no process, nothing expected
+    assert {p.name for p in folder.iterdir()} == set(names[:3])  # no process, nothing expected
 
 
 def test_a_replay_has_no_policy_and_every_rule_has_its_option(tmp_path):

@@ -73,6 +73,8 @@ def test_stored_rows_are_measured_by_what_the_fit_held_out(home, told):
     assert {k: out[k] for k in same} == pytest.approx(same, nan_ok=True)
     assert (out["rows"], out["rows_seen"], out["rows_real"]) == (60, len(train), len(held))
     assert 20 < len(held) < 60 and out["unseen_but_seen"] == 0
+    sides = (q.features(x, data.layout) for x in (fresh, rows))
+    assert out["marginals"] == q.histograms(*sides, data.layout)
     losses = generator(str(home / "diffusion")).loss_by_level(fresh)
     assert list(out["loss_by_level"].values()) == pytest.approx(list(losses.values()))
     assert f"{len(train)} that the fit saw; {len(held)} that it did not, held out by the" in text

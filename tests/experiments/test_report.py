@@ -3,7 +3,9 @@
 import json
 import re
 import shlex
+import tomllib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -303,3 +305,50 @@ def test_the_command_writes_page_and_tables(tmp_path, capsys, monkeypatch):
     assert cli.main([*argv[:2], "--out", "a.txt"]) == 2 and ".html" in capsys.readouterr().err
     monkeypatch.setattr("reverie.experiments.studies.report.LARGEST", 10)
     assert cli.main(argv) == 2 and "name fewer" in capsys.readouterr().err
+
+
+def test_what_two_pages_say_differently(tmp_path, capsys):
+    """b's seeds 0 and 1 are 2 and 4 higher: mean 3, deviation sqrt 2, interval 12.7 each way."""
+    results, claims = claimed(tmp_path), tmp_path / "claims.toml"
+    old, new = tmp_path / "old.html", tmp_path / "new.html"
+    old.write_text(page(gather([results], claims), "A"))
+    assert cli.main(["report", "--diff", str(old), str(old)]) == 0
+    assert capsys.readouterr().out.endswith("1 of 1 studies are of the same files.\n")
+    for seed in (0, 1):
+        rows = {"step": [10, 20], "return": [2.0, 12.0 + 2 * seed]}
+        put(results, "b", seed, rows)
+    for file in (results / "b").glob("*-s2.*"):
+        file.unlink()
+    put(results, "c", 0, {"step": [20], "return": [1.0]})
+    new.write_text(page(gather([results], claims), "A"))
+    said = tmp_path / "d.md"
+    assert cli.main(["report", "--diff", str(old), str(new), "--markdown", str(said)]) == 0
+    told = said.read_text()
+    assert capsys.readouterr().out == told
+    reach = 4.3026527 / 3**0.5
+    assert (
+        f"| faster | stands ({3 - reach:.3f} to {3 + reach:.3f}) | incomplete (no interval) |"
+        in told
+    )
+    more = f"3.000 ({3 - T2:.3f} to {3 + T2:.1f}), 2 shared seeds"
+    assert f"| s | return | E-v0 | b | 10.0 | 13.0 | {more} |" in told
+    assert "| s | return | E-v0 | c | - | 1.000 | 0 shared seeds |" in told
+    assert "| a |" not in told and told.endswith("0 of 1 studies are of the same files.\n")
+    assert cli.main(["report", "--diff", str(old), str(claims)]) == 2
+    assert "no page of" in capsys.readouterr().err
+    assert cli.main(["report", str(results), "--diff", str(old), str(new)]) == 2
+    old.write_text(old.read_text().replace('"reverie_report":1', '"reverie_report":0'))
+    assert cli.main(["report", "--diff", str(old), str(new)]) == 2
+    assert "version 0" in capsys.readouterr().err
+
+
+def test_a_wheel_has_the_page_and_the_references():
+    root = Path(__file__).parents[2]
+    data = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"][
+        "package-data"
+    ]
+    for package, folder in (("reverie.experiments.studies", "page"),
+                            ("reverie.experiments", "references")):  # fmt: skip
+        home = root.joinpath(*package.split(".")[1:])
+        kept = {file for pattern in data[package] for file in home.glob(pattern)}
+        assert {f for f in (home / folder).iterdir() if f.is_file()} <= kept

@@ -1,15 +1,29 @@
 """A report in a real browser: Debian's chromium with its driver, else skipped."""
 
+import json
 import shutil
 
 import pytest
 from reported import claimed, put
 
+from reverie.buffers.aside import write_text
 from reverie.experiments.studies.report import page
 from reverie.experiments.studies.report_data import gather
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.slow  # starts a browser
+CAPSULE = {"kind": "capsule", "body": 1, "pos": [0, 0, 0], "quat": [1, 0, 0, 0],
+           "size": [0.1, 0.5, 0], "colour": [200, 0, 0]}  # fmt: skip
+UPRIGHT, LYING = [0, 0, 0, 10000, 0, 0, 0], [0, 0, 0, 7071, 0, 7071, 0]
+WALK = {
+    "reverie_episodes": 1, "what": "walk", "env": "E-v0", "fps": 25, "steps": 2, "played": 3,
+    "camera": {"azimuth": 90, "elevation": 0, "distance": 4, "lookat": [0, 0, 0], "track": 0},
+    "bodies": [1], "geoms": [CAPSULE], "fan": {"step": [0, 1], "real": [[0, 1]],
+                                               "dreams": [[[0, 2], [0, 3]]]},
+    "episodes": [{"label": label, "return": 3.0, "frames": [UPRIGHT, LYING], "gained": [1.0, 3.0],
+                  "circuit": {"units": ["neuron 1"], "values": [[100, 0]]}}
+                 for label in ("median", "worst")],
+}  # fmt: skip
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 
 
@@ -34,6 +48,9 @@ def shown(tmp_path_factory):
     """A page with a claim, curves, single evaluations and numbers of others."""
     folder = tmp_path_factory.mktemp("page")
     results = claimed(folder)
+    write_text(results.parent / "walk.json", json.dumps(WALK))
+    told = {"picks": [1, 0], "values": [[0.1, None], [0.4, 0.9]]}
+    write_text(results.parent / "selection.json", json.dumps(told))
     for seed in range(2):
         rows = {"step": [20], "return": [1.0 + seed], "per": [0.5 + seed]}
         put(results.parent / "once", "an-arm", seed, rows, method="oer")
@@ -97,3 +114,36 @@ def test_pointer_seeds_legend_metric_and_theme(browser, shown):
     browser.find_element("id", "theme").click()
     assert ask(browser, "document.documentElement.dataset.theme") == "dark"
     assert browser.get_log("browser") == []
+
+
+def test_an_episode_is_played_and_scrubbed(browser, shown):
+    """A capsule of 0.1 and 0.5 m, 4 m away, first upright, then along x: to the right."""
+    opened(browser, shown, "desktop", "light")
+    browser.execute_script("document.documentElement.style.scrollBehavior = 'auto'")
+    stage = "document.querySelector('.stage')"
+    red = (
+        "(() => { const c = " + stage + ", pen = c.getContext('2d');"
+        "const d = pen.getImageData(0, 0, c.width, c.height).data; let xs = [], ys = [];"
+        "for (let i = 0; i < d.length; i += 4) if (d[i] > 150 && d[i + 1] < 60 && d[i + 3] > 200)"
+        "{ xs.push(i / 4 % c.width); ys.push(Math.floor(i / 4 / c.width)); }"
+        "return [Math.max(...xs) - Math.min(...xs), Math.max(...ys) - Math.min(...ys), c.height];"
+        "})()"
+    )
+    wide, tall, height = ask(browser, red)
+    metre = height / 2 / 4 / 0.34433  # of a view of 38 degrees: tan 19
+    assert abs(tall - 1.2 * metre) < 4 and abs(wide - 0.2 * metre) < 4
+    slider = "document.querySelector('svg.track')"
+    key = "new KeyboardEvent('keydown', {key: 'ArrowRight'})"
+    browser.execute_script(f"{slider}.dispatchEvent({key})")
+    assert ask(browser, f"{slider}.getAttribute('aria-valuenow')") == "1"
+    wide, tall, _ = ask(browser, red)
+    assert abs(wide - 1.2 * metre) < 4 and abs(tall - 0.2 * metre) < 4
+    assert ask(browser, "document.querySelector('.raster .head').style.left") == "75%"
+    assert "3.000" in ask(browser, "document.querySelector('.clock').textContent")
+    browser.find_element("css selector", ".play button").click()
+    assert ask(browser, "document.querySelectorAll('.selections .mark').length") == 2
+    assert ask(browser, "document.querySelectorAll('.selections rect').length") == 4
+    assert ask(browser, "document.querySelectorAll('.fans .seed').length") == 2
+    assert "forgetting" in ask(browser, "document.querySelector('#methods').textContent")
+    own = [e for e in browser.get_log("browser") if "getImageData" not in e["message"]]  # is ours
+    assert own == []

@@ -114,18 +114,30 @@ function study(section) {
 
 const draws = [...document.querySelectorAll("section.study")].map(study);
 
+// A panel is drawn anew when the page gets another width; a canvas has colours of its own and is
+// painted anew under another theme.
+let paints = [];
+function panels() {
+  paints = [...document.querySelectorAll("[data-panel]")].map((host) => {
+    host.replaceChildren();
+    return PANELS[host.dataset.panel](host, DATA.panels[host.dataset.panel][host.dataset.index]);
+  }).filter(Boolean);
+}
+panels();
+
 let width = document.documentElement.clientWidth, waiting = 0;
 addEventListener("resize", () => {
   clearTimeout(waiting);
   waiting = setTimeout(() => {
     if (width === (width = document.documentElement.clientWidth)) return;
     draws.forEach((draw) => draw());
+    panels();
   }, 120);
 });
 
 const theme = document.getElementById("theme"), root = document.documentElement;
 const dark = () => root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-const named = () => { theme.textContent = dark() ? "Light" : "Dark"; };
+const named = () => { theme.textContent = dark() ? "Light" : "Dark"; paints.forEach((paint) => paint()); };
 theme.addEventListener("click", () => { root.dataset.theme = dark() ? "light" : "dark"; named(); });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", named);
 named();
