@@ -14,6 +14,7 @@ from ..networks import DeterministicActor, step
 from ..seeding import generator, stream_seed
 from ..td3 import TD3Config
 from ..training import trained
+from .gem import along_all
 from .inner import Inner, Learns, by_td3, td_error
 from .memory import Kept, size_of
 from .merging import Merging
@@ -38,8 +39,8 @@ class OERConfig:
     head of the task before"""
     heads: Literal["each", "one"] = "each"
     """a head and a normaliser for each task, or one of each for all, told the goal"""
-    penalty: Literal["none", "ewc", "si", "agem", "lwf", "packnet"] = "none"
-    """what keeps the one policy (ewc, si, agem: without dbc) or pi (lwf, packnet) as it was"""
+    penalty: Literal["none", "ewc", "si", "agem", "gem", "lwf", "packnet"] = "none"
+    """what keeps the one policy (ewc, si, agem, gem: no dbc) or pi (lwf, packnet) as it was"""
     penalty_weight: float = 1.0
     """weight of ewc, si, lwf"""
     merge: Literal["none", "average", "arithmetic", "fisher", "ties"] = "none"
@@ -137,6 +138,8 @@ class OER:
                 self.inner.actor_step = self.penalty.step
             elif c.penalty == "agem" and self.memories:
                 self.inner.actor_step = along(self._replay)
+            elif c.penalty == "gem" and self.memories:
+                self.inner.actor_step = along_all(self._replays)
 
     def own_actor(self) -> DeterministicActor:
         """Return an actor with the layers of mu, its weights not drawn."""
@@ -195,9 +198,14 @@ class OER:
 
     def _replay(self) -> Tensor:
         """Return alpha / n times the sum over n memories of their cloning losses."""
+        return self._replays().mean()
+
+    def _replays(self) -> Tensor:
+        """Return alpha times the cloning loss of each memory [n]."""
         batches = [memory.sample(self.config.replay_batch) for memory in self.memories]
         obs, label = (torch.stack(x) for x in zip(*(b[:2] for b in batches), strict=True))
-        return self.config.alpha * (self.policy.many(obs) - label).square().mean()
+        gap = self.policy.many(obs) - label
+        return self.config.alpha * gap.square().mean((1, 2))
 
     def _keep(self) -> Tensor:
         """Return what keeps one policy from forgetting, as a part of its loss."""

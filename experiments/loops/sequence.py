@@ -27,8 +27,10 @@ def refuse(c: Any) -> None:
         raise ValueError(f"goals={c.goals}: one stands in it twice")
     if c.memory not in (*KEPT, *MEMORIES):
         raise unknown("memory", c.memory, (*KEPT, *MEMORIES))
-    if c.agent.penalty == "agem" and c.memory in ("none", "distilled"):
-        raise ValueError("penalty='agem' projects on a memory's gradient: it needs memory='replay'")
+    if c.agent.penalty in ("agem", "gem") and c.memory in ("none", "distilled"):
+        raise ValueError(
+            f"penalty={c.agent.penalty!r} projects on a memory's gradient: it needs memory='replay'"
+        )
     if c.steps > c.tasks * c.task_steps:
         raise ValueError(
             f"steps={c.steps} is more than {c.tasks} tasks of {c.task_steps} gradient steps"
