@@ -15,8 +15,8 @@ import numpy as np
 from ..runs.result import load_run
 from ..runs.stamp import hardware
 from . import report_panels
-from .claim import parse
-from .claims import Verdict, verdicts
+from .claim import Verdict, parse
+from .claims import verdicts
 from .plots import grouped
 from .report_diff import VERSION
 from .report_published import PROVENANCE, Published, beside, built_in

@@ -404,7 +404,7 @@ def put(config, path, value):
     return dataclasses.replace(config, **{first: new})
 
 
-BELOW_ZERO = {"target_entropy", "log_std", "osc_start", "low", "high"}
+BELOW_ZERO = {"target_entropy", "log_std", "osc_start", "low", "high", "goals"}
 COMMANDS = (EvalOptions, WatchOptions, CheckOptions, CollectOptions, CompareOptions)
 EVERY = [(m.Config, path, kind, many) for m in SCRIPTS for path, kind, many in fields(m.Config)]
 EVERY += [(cls, path, kind, many) for cls in COMMANDS for path, kind, many in fields(cls)]
