@@ -66,6 +66,8 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "real_size": (1, MANY),
     "real_share": (0, 1),
     # of mbtl and of transfer matrices
+    "guesses": (0, 4096),
+    "short": (0, 1),
     "batch": (1, 1000),
     "source_steps": (1, MANY),
     "trials": (1, 10_000),
