@@ -74,7 +74,7 @@ MUTANTS = [Mutant(*row) for row in (
     ("experiments/loops/offline.py", "return metrics if crew is None else crew.write_rows(metrics)", "return {} if crew else metrics", "experiments/test_population.py::test_each_member_is_the_run_of_its_seed[iql]"),
     ("experiments/loops/population.py", "crew.card = s.card", "pass", "experiments/test_population.py::test_a_population_on_data_is_named_and_judged_as_the_data_says"),
     ("experiments/loops/population.py", "more={\"crew\": crew}, crew=crew", "crew=crew", "experiments/test_population.py::test_a_killed_population_goes_on_to_the_same_bytes[iql-100]"),
-    ("experiments/runs/run.py", "        self.after_save()\n", "", "experiments/test_population.py::test_a_stop_between_two_updates_goes_on_to_the_same_bytes[119]"),
+    ("experiments/runs/run.py", "        self.after_save()\n", "", "experiments/test_population.py::test_a_stop_between_two_updates_goes_on_to_the_same_bytes[59]"),
     ("experiments/population.py", "(\"env\", \"context\", \"env_options\")", "(\"env\",)", "experiments/test_population.py::test_a_population_on_data_is_named_and_judged_as_the_data_says"),
     ("experiments/studies/compare.py", "        note_asked(one)\n", "        pass\n", "experiments/test_compare.py::test_the_seeds_of_an_offline_arm_are_one_population"),
     ("agents/population.py", "state[name][k, 0].clone()", "state[name][0, 0].clone()", "experiments/test_population.py::test_members_learn_from_data_as_each_alone_does"),
