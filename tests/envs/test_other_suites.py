@@ -16,7 +16,7 @@ IDS = [
 
 
 @pytest.mark.parametrize(
-    "env_id", [*IDS[2:], *(pytest.param(i, marks=pytest.mark.slow) for i in IDS[:2])]
+    "env_id", [IDS[3], *(pytest.param(i, marks=pytest.mark.slow) for i in IDS[:3])]
 )
 def test_they_are_fit_to_learn_from(env_id):
     rows = check_env(env_id, steps=60)

@@ -156,6 +156,7 @@ class Around:
         self.generator.set_state(state["generator"])
 
 
+@pytest.mark.slow
 def test_a_source_of_ones_own_is_a_memory_and_resumes(tmp_path, monkeypatch):
     def of(run, c, s):
         data = s.datasets[s.learner.task]

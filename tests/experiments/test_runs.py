@@ -82,7 +82,7 @@ def test_the_policy_of_a_run_is_the_one_that_was_judged(name):
 
 
 @pytest.mark.parametrize("name", [
-    pytest.param(m, marks=[] if m in ("sac", "oer") else [pytest.mark.slow]) for m in METHODS
+    pytest.param(m, marks=[] if m == "sac" else [pytest.mark.slow]) for m in METHODS
 ])  # fmt: skip
 def test_the_same_seed_gives_the_same_run_and_another_does_not(name, tmp_path):
     module, a = module_of(name), finished(name)[1].path

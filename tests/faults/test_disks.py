@@ -120,7 +120,7 @@ FULL_FROM = ["begin", "checkpoint", "too large"]
 def _cases():
     for method in METHODS:
         for since in FULL_FROM:
-            fast = method == "sac"
+            fast = method == "sac" and since != "begin"
             yield pytest.param(method, since, marks=[] if fast else [pytest.mark.slow])
 
 

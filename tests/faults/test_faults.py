@@ -18,8 +18,8 @@ from reverie.experiments import cli, load_run, sac, td3
 from reverie.experiments.runs import checkpoint
 from reverie.experiments.runs.stopping import DIVERGED
 
-two = pytest.mark.parametrize("method", [  # of a loop with a buffer, and one with fits and tasks
-    pytest.param(m, marks=[] if m in ("sac", "oer") else [pytest.mark.slow]) for m in METHODS
+one = pytest.mark.parametrize("method", [  # fits and tasks: tests/faults/test_stops.py, and slow
+    pytest.param(m, marks=[] if m == "sac" else [pytest.mark.slow]) for m in METHODS
 ])  # fmt: skip
 
 
@@ -64,7 +64,7 @@ def kill_and_resume(method, kills, seed, whole, out):
     return survived
 
 
-@two
+@one
 def test_three_kills_at_random_instants(method, whole, tmp_path):
     assert kill_and_resume(method, 3, f"fast {method}", whole, tmp_path) >= 1
 
@@ -81,7 +81,7 @@ def test_fifty_kills_at_random_instants(method, whole, tmp_path):
     assert survived >= 25
 
 
-@two
+@one
 def test_a_kill_in_the_middle_of_a_save(method, whole, tmp_path):
     """Die after the tensors are written and before the rename."""
     module = module_of(method)
@@ -103,7 +103,7 @@ def test_a_kill_in_the_middle_of_a_save(method, whole, tmp_path):
     assert contents(tmp_path / "run") == whole(method)[0]
 
 
-@two
+@one
 def test_a_full_disk_keeps_training_and_the_old_checkpoint(method, whole, tmp_path):
     module = module_of(method)
     count = tmp_path / "count"

@@ -462,6 +462,7 @@ def test_a_directory_in_use_is_waited_for(tmp_path, caplog):
     engine._wait()
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_terminal_reaches_every_seed_once(tmp_path):
     """A terminal sends SIGINT to the whole process group; the parent passes one on."""
     small = ["--env", "reverie/Reacher-v5", "--steps", "100000", "--learning-starts", "50",

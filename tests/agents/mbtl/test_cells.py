@@ -137,6 +137,7 @@ def improved(row, noise, trials):
     return got, published[0], published[-1]
 
 
+@pytest.mark.slow
 def test_the_improved_selector_on_one_family_with_noise():
     """Where GP-MBTL falls below random, .6961 of .7011 to .7048: a target's slope is no gap's."""
     assert scores.span(*improved("const,linear,L1", 5, [0])) > 0.88
@@ -194,6 +195,7 @@ def test_gates_on_forty_hills():
     assert uneven > means("spread", 15, 12, left=0.010, right=0.002)[-1] + 0.01
 
 
+@pytest.mark.slow
 def test_own_returns_on_hills():
     """Sheet 2.2: .743 at 5 and .788 at 15, where the released settings have .696 and .706."""
     got = means("own", 15, 8)
