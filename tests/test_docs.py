@@ -69,6 +69,7 @@ SHORT = {
     ],
     "mbtl": ["--steps", "5", *QUIET[:-2]],
     "quality": ["--rows", "100"],
+    "check-env": ["--steps", "40"],
     "watch": ["--steps", "10"],
     "matrix": [
         *("--steps", "20", "--trials", "1", "--middle-trials", "0", "--learning-starts", "10"),
@@ -113,6 +114,7 @@ def write_files(page, folder):
 def here(tmp_path, monkeypatch):
     """An empty folder in which one stands and whose packages can be imported, until it is over."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("reverie.envs.check.PATIENCE", 1100)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     yield tmp_path
     for name in [m for m in sys.modules if m.partition(".")[0] == "mine"]:

@@ -422,6 +422,8 @@ def test_every_number_has_a_type_and_a_range():
             given = (value,) if many else value
             with pytest.raises(ValueError, match=path[-1]):
                 check(put(cls(), path, given))  # some classes refuse it themselves
+            if value not in (wrong[0], wrong[-1]):
+                continue  # and through a file
             nested = given
             for name in reversed(path):
                 nested = {name: nested}

@@ -95,7 +95,8 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(name, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "stop"),
-    [(m, s) for m in LOOPS for s in (30, 300, 519)]
+    [(m, s) for m in LOOPS for s in (30, 519)]
+    + [pytest.param(m, 300, marks=[pytest.mark.slow] * (m != "sac")) for m in LOOPS]
     + [pytest.param(m, 519, marks=pytest.mark.slow) for m in METHODS if m not in LOOPS],
 )
 def test_a_resumed_run_continues_bit_for_bit(name, stop, tmp_path):
