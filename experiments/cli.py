@@ -89,13 +89,14 @@ def usage() -> str:
 
 
 OPTIONS = ("preset", "config", "resume", "restart")
+ENGINE = ("jobs", "engine", "address", "cpus", "gpus", "store")  # of several runs
 
 
 def run_method(name: str, args: list[str]) -> int:
     """Train by a method script: presets, config files, resuming, several seeds."""
     module = methods.script(name)
     given = {}
-    for option in (*OPTIONS, "seeds", "population", "jobs", "max-episode-steps"):
+    for option in (*OPTIONS, "seeds", "population", *ENGINE, "max-episode-steps"):
         given[option], args = _take(args, f"--{option}")
     alone = [f"--{o}" for o in ("preset", "config", "resume") if given[o] is not None]
     if len(alone) > 1:
@@ -116,8 +117,11 @@ def run_method(name: str, args: list[str]) -> int:
         raise ValueError("--seeds and --population say the seeds: leave --seed out")
     if seeds is not None and not hasattr(module.Config, "seed"):
         raise ValueError(f"{name} has no seed of its own: give reverie sac --population {seeds}")
-    if given["jobs"] is not None and given["seeds"] is None:
-        raise ValueError("--jobs is for several runs: give --seeds 0:5 too")
+    if given["jobs"] is not None:
+        whole_number(given["jobs"], "jobs")
+    where = [x for o in ENGINE if (v := given[o]) is not None for x in (f"--{o}", v)]
+    if where and given["seeds"] is None:
+        raise ValueError(f"{where[0]} is for several runs: give --seeds 0:5 too")
     place = resume or anew
     default = _default(module, name, given["preset"], given["config"], place)
     config = _parse(module, args, default, name)
@@ -133,7 +137,7 @@ def run_method(name: str, args: list[str]) -> int:
         together = methods.script("population")
         return _train(together, "population", together.of_seeds(name, config, numbers), False)
     if seeds is not None:
-        return _run_seeds(name, config, seeds, given["jobs"] or "1")
+        return _run_seeds(name, config, seeds, where)
     return _train(module, name, config, resume is not None)
 
 
@@ -194,14 +198,17 @@ def _limited(config: Any, limit: str) -> Any:
     return dataclasses.replace(config, env_options=options)
 
 
-def _run_seeds(name: str, config: Any, seeds: str, jobs: str) -> int:
+def _run_seeds(name: str, config: Any, seeds: str, where: Sequence[str]) -> int:
     from ..envs.physics import affinity_threads
-    from .studies.pool import LocalEngine, run_seeds
+    from .studies.engines import EngineOptions, engine_of
+    from .studies.pool import run_seeds
 
-    parallel, numbers = whole_number(jobs, "jobs"), _seeds(seeds, "--seeds")
-    threads = config.run.threads or max(1, affinity_threads() // parallel)
+    options, numbers = parse(EngineOptions, where, f"{name} --seeds"), _seeds(seeds, "--seeds")
+    here = options.engine == "local"
+    share = max(1, affinity_threads() // (options.jobs or 1)) if here else 1
+    engine = engine_of(options, config.run.threads or share)
     with stop_on_signals():
-        return run_seeds(name, config, numbers, LocalEngine(parallel, threads))
+        return run_seeds(name, config, numbers, engine, named=not here)
 
 
 def _seeds(text: str, option: str) -> list[int]:

@@ -544,7 +544,7 @@ MUTANTS = [Mutant(*row) for row in (
     ("experiments/runs/directory.py", "known = why in self._reasons or (", "known = (", "faults/test_disks.py::test_what_is_told_of_a_disk_that_takes_some_things"),
     ("experiments/runs/directory.py", "what in self._refused and what != \"checkpoint\"", "what in self._refused", "faults/test_disks.py::test_what_is_told_of_a_disk_that_takes_some_things"),
     ("experiments/runs/directory.py", "self._reasons, self._unsaved = set(), False", "self._unsaved = False", "faults/test_disks.py::test_what_is_told_of_a_disk_that_takes_some_things"),
-    ("experiments/studies/pool.py", "path.with_name(path.name + end)", "path.with_suffix(end)", "experiments/test_compare_suites.py::test_names_that_differ_after_a_dot_share_no_file"),
+    ("experiments/studies/jobs.py", "path.with_name(path.name + end)", "path.with_suffix(end)", "experiments/test_compare_suites.py::test_names_that_differ_after_a_dot_share_no_file"),
     ("experiments/runs/policy.py", "if module and env != named and", "if module and env == named and", "experiments/test_policies.py::test_a_runs_word_alone_imports_no_module"),
     ("experiments/loops/collecting.py", "    check_named(env_id, o.env)\n", "", "experiments/test_policies.py::test_a_runs_word_alone_imports_no_module"),
 

@@ -14,10 +14,11 @@ from ...envs.errors import nearest
 from ..runs import stopping
 from ..runs.config import parse
 from ..runs.loading import load_policy
-from ..runs.lock import LOCK
+from ..runs.lock import LOCK, in_use
 from ..runs.opening import is_aside
 from ..runs.policy import LoadedPolicy, check_named, world
 from ..runs.result import load_run
+from ..runs.rows import last_step
 
 LISTS = ("methods", "envs", "runs", "zoo")
 PICTURES = (".png", ".pdf", ".svg")
@@ -268,7 +269,11 @@ def _list_runs(folder: Path) -> None:
             run = load_run(path)
             score = list(run.frame().get("return", []))
             last = f"{score[-1]:10.1f}" if score else f"{'-':>10s}"
-            print(f"{run.stamp['status']:11s} {run.stamp['step']:>10,} steps {last}  {path}")
+            status, step = run.stamp["status"], run.stamp["step"]
+            if status == "running":  # what it has done since it last said so
+                step = max(step, last_step(path))
+                status = status if in_use(path) else "cut"
+            print(f"{status:11s} {step:>10,} steps {last}  {path}")
         except Exception as error:
             print(f"{'unreadable':11s} {'-':>10s}       {'-':>10s}  {path}: {error}")
 

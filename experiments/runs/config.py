@@ -29,6 +29,8 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "hidden": (1, 16_384),
     # of a run
     "threads": (1, 1024),
+    "cpus": (0.001, 4096),
+    "gpus": (0, 1024),
     "log_every": (0, MANY),
     "eval_every": (0, MANY),
     "eval_episodes": (1, 100_000),

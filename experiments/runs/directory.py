@@ -14,7 +14,7 @@ from ...buffers import ReplayBuffer, shards
 from ...buffers.aside import overwrite, write_text
 from . import checkpoint, lock, stamp, stopping
 from .config import save_config
-from .lock import LOCK, in_use, now
+from .lock import in_use, is_lock, now
 from .opening import POPULATION, SET_ASIDE, Counts, There, is_aside, require_empty, to_continue
 from .rows import Growing
 from .sameness import differs, lasting
@@ -83,6 +83,7 @@ class Directory:
             "device": options.device,
             "threads": {"torch": torch.get_num_threads(), "asked": options.threads},
             **stamp.hardware(),
+            "lock": self._lock.how,
             "started": self.old.get("started", now()),
             "notes": dict(self.old.get("notes", {})),
         }
@@ -140,6 +141,7 @@ class Directory:
 
         `metrics`: size and digest of metrics.jsonl.
         """
+        self.require_held()
         points, folder, before = self.path / "checkpoints", self.path / "buffer", self._shards
         self._shards = dict(before)
         try:
@@ -177,6 +179,11 @@ class Directory:
         """Write what led to a value that is not finite; return the folder."""
         checkpoint.save(self.path / "dump", (0, 0), {"what": what, **state})
         return self.path / "dump"
+
+    def require_held(self) -> None:
+        """Raise RuntimeError where another process took the directory over: nothing is written."""
+        if lost := self._lock.lost:
+            raise RuntimeError(f"{self.path} is no longer this process's, but of {lost}")
 
     def begin(self, step: int) -> Growing:
         """Write configuration and stamp, now that what was to be continued has been loaded.
@@ -252,6 +259,7 @@ class Directory:
 
     def status(self, status: str, step: int, **more: str) -> None:
         """Say in the stamp how the run is."""
+        self.require_held()
         self.stamp.update(status=status, step=step, updated=now(), **more)
         path = self.path / "stamp.json"
         try:
@@ -264,7 +272,7 @@ class Directory:
 
     def end(self, error: BaseException | None, step: int) -> None:
         """Say how the run ended; an error before `begin` leaves no word."""
-        if self.begun:
+        if self.begun and not self._lock.lost:
             more = {} if error is None else {"error": f"{type(error).__name__}: {error}"}
             self.status(stopping.STATUS.get(type(error), "failed"), step, **more)
             if error is not None and type(error) not in stopping.STATUS:
@@ -280,10 +288,11 @@ class Directory:
         """Let others in; of a run that did not begin nothing is left."""
         if self._made and not self.begun:
             with suppress(OSError):
-                for name in (LOCK, "config.json"):
-                    (self.path / name).unlink(missing_ok=True)
+                for path in list(self.path.iterdir()):
+                    if path.name == "config.json" or is_lock(path.name):
+                        path.unlink(missing_ok=True)
                 self.path.rmdir()
-        lock.release(self._lock)
+        self._lock.release()
 
 
 def set_aside(path: Path) -> Path:
@@ -293,7 +302,7 @@ def set_aside(path: Path) -> Path:
     target.mkdir()
     last = {"stamp.json": 1, "config.json": 2}  # a kill in the middle leaves what can be told
     for old in sorted(path.iterdir(), key=lambda p: last.get(p.name, 0)):
-        if old.name != LOCK and not is_aside(old):
+        if not is_lock(old.name) and not is_aside(old):
             old.rename(target / old.name)
     log.warning("what lay in %s is in %s now", path, target)
     return target

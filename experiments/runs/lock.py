@@ -1,4 +1,7 @@
-"""One process at a time in a run directory: a lock that the kernel drops with its process."""
+"""One process at a time in a run directory: a lock that the kernel drops with its process.
+
+Where it may not reach other machines that see the directory, a renewed record beside it.
+"""
 
 import fcntl
 import logging
@@ -6,9 +9,13 @@ import os
 import platform
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
+
+from . import lease
+from .lease import Lease
 
 log = logging.getLogger("reverie")
 LOCK = "lock"  # a file of the run directory: who holds it, empty when nobody does
@@ -20,12 +27,65 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def take(path: Path) -> IO[bytes] | None:
+def is_lock(name: str) -> bool:
+    """Return whether a file of a run directory says who holds it, and nothing of the run."""
+    return name == LOCK or name.startswith(f"{LOCK}.")
+
+
+@dataclass
+class Held:
+    """A directory that this process holds."""
+
+    file: IO[bytes] | None  # locked, where the file system has locks
+    lease: Lease | None  # where these may not reach other machines
+
+    @property
+    def how(self) -> str:
+        """By what it is held, in words."""
+        return "flock" if self.lease is None else f"lease {self.lease.number}"
+
+    @property
+    def lost(self) -> str:
+        """Who took it over meanwhile, in words; empty while it is held."""
+        return "" if self.lease is None else self.lease.lost
+
+    def release(self) -> None:
+        """Let others in."""
+        if self.lease is not None:
+            self.lease.release()
+        if self.file is not None:
+            with suppress(OSError):
+                self.file.truncate(0)
+            self.file.close()
+
+
+def take(path: Path) -> Held:
     """Make the directory and hold it until `release`, or the process is gone.
 
-    None where the file system has no locks, after a warning. Raises RuntimeError while another
-    process holds the directory, and where it cannot be written to.
+    Raises RuntimeError while another process holds the directory, and where it cannot be written
+    to.
     """
+    file = _lock(path)
+    who = f"process {os.getpid()} on {platform.node()}, since {now()}"
+    if file is not None:
+        with suppress(OSError):  # a full disk: the lock holds, its text does not say by whom
+            file.truncate(0)
+            file.write(f"{who}\n".encode())
+    kind = lease.unlocked(path)
+    if file is not None and kind is None:
+        return Held(file, None)
+    try:
+        return Held(file, lease.take(path, who))
+    except OSError as error:
+        log.warning("%s cannot be held (%s): let no two processes write to it", path, error)
+        return Held(file, None)
+    except RuntimeError:
+        Held(file, None).release()
+        raise
+
+
+def _lock(path: Path) -> IO[bytes] | None:
+    """Return the locked file of a directory, made if it is not there; None where there are none."""
     busy = 0
     while True:
         file = _open(path)
@@ -43,23 +103,12 @@ def take(path: Path) -> IO[bytes] | None:
             continue
         except OSError as error:
             file.close()
-            log.warning("%s cannot be locked (%s): let no two processes write to it", path, error)
+            log.info("%s cannot be locked (%s)", path, error)
             return None
         if _is_still(file, path / LOCK):
             break
         file.close()  # a refused run took it away between our open and our lock
-    with suppress(OSError):  # a full disk: the lock holds, its text does not say by whom
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}, since {now()}\n".encode())
     return file
-
-
-def release(file: IO[bytes] | None) -> None:
-    """Let others in."""
-    if file is not None:
-        with suppress(OSError):
-            file.truncate(0)
-        file.close()
 
 
 def in_use(path: Path) -> str | None:
@@ -74,8 +123,8 @@ def in_use(path: Path) -> str | None:
         except BlockingIOError:
             return _holder(file)
         except OSError:
-            return None
-    return None
+            pass
+    return lease.holder(path)
 
 
 def _open(path: Path) -> IO[bytes]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from . import checkpoint
 from .config import read_config
-from .lock import LOCK
+from .lock import is_lock
 from .rows import digest_of
 from .sameness import changes, lasting_of
 
@@ -104,7 +104,7 @@ def _contents(path: Path) -> list[Path]:
 
     Its first file is the lock, its second one beside config.json, to be renamed.
     """
-    own = (p for p in path.iterdir() if p.name != LOCK and not is_aside(p))
+    own = (p for p in path.iterdir() if not is_lock(p.name) and not is_aside(p))
     return [p for p in own if not (p.name.startswith(".config.json.") and p.suffix == ".tmp")]
 
 

@@ -10,9 +10,20 @@ from typing import Any, Protocol
 class Counter(Protocol):
     """What a bar reads: a run, or a phase of one."""
 
-    step: int
-    steps: int
-    text: str
+    @property
+    def step(self) -> int:
+        """Steps that are done."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """Steps in all."""
+        ...
+
+    @property
+    def text(self) -> str:
+        """What else there is to say."""
+        ...
 
 
 class Line:

@@ -13,6 +13,7 @@ from ...buffers.aside import write_all
 
 log = logging.getLogger("reverie")
 _BLOCK = 1 << 20
+_TAIL = 4096  # bytes at a file's end that hold its last whole row
 
 
 class Growing:
@@ -126,3 +127,14 @@ def _is_row(row: Any) -> bool:
         return False
     step = numbers.get("step")
     return isinstance(step, int) and 0 <= step < 1 << 63
+
+
+def last_step(path: Path) -> int:
+    """Return the last step that a run has told of, 0 for one that has not."""
+    try:
+        with (path / "timing.jsonl").open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - _TAIL))
+            rows = file.read().split(b"\n")[:-1]
+        return int(json.loads(rows[-1])["step"])
+    except (OSError, ValueError, IndexError, KeyError, TypeError):
+        return 0

@@ -119,6 +119,7 @@ class Run:
         self, values: Mapping[str, float | Tensor], kind: str = "train", step: int | None = None
     ) -> None:
         """Write one row of metrics.jsonl, TensorBoard and W&B: deterministic content only."""
+        self.home.require_held()
         row = {k: float(v) for k, v in values.items()}
         at = None if step is None else (self.step, self.inner)
         self._writers.metrics(self.step if step is None else step, kind, row, at)

@@ -1,4 +1,4 @@
-"""`reverie compare SUITE.toml`: arms x tasks x seeds on a local process pool, resumable."""
+"""`reverie compare SUITE.toml`: arms x tasks x seeds on an engine, resumable."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,14 +8,16 @@ from ...buffers.aside import write_text
 from ..runs.config import parse
 from ..runs.stopping import stop_on_signals
 from . import tables
+from .engines import EngineOptions, engine_of
 from .groups import jobs_of, note_asked
+from .jobs import Job
 from .plots import panels
-from .pool import Job, LocalEngine, run_jobs
+from .pool import Engine, run_jobs
 from .results import read_result, write_results
 from .suite import OTHER, Entry, read_suite
 
 
-def run_all(entries: Sequence[Entry], engine: LocalEngine, as_one: bool = False) -> None:
+def run_all(entries: Sequence[Entry], engine: Engine, as_one: bool = False) -> None:
     """Bring every run that is not finished to its end, seed by seed.
 
     A study that is cut short has then all arms of the seeds that it has. `as_one`: the seeds of an
@@ -43,11 +45,9 @@ def run_all(entries: Sequence[Entry], engine: LocalEngine, as_one: bool = False)
 
 
 @dataclass(frozen=True)
-class CompareOptions:
+class CompareOptions(EngineOptions):
     """Run a suite to its end and write its table, curves and CSVs."""
 
-    jobs: int = 1
-    """runs at a time"""
     threads: int = 1
     """CPU threads of each run"""
     population: bool = False
@@ -68,7 +68,7 @@ def main(args: Sequence[str]) -> int:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such suite")
     suite, entries = read_suite(path, options.out)
-    engine = LocalEngine(options.jobs, options.threads)
+    engine = engine_of(options, options.threads)
     with stop_on_signals():
         run_all(entries, engine, options.population)
     results = options.results / suite.name

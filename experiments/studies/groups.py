@@ -7,7 +7,7 @@ from pathlib import Path
 from .. import methods
 from ..runs.config import from_dict, read_config, save_config
 from ..runs.opening import POPULATION, read_json
-from .pool import Job, beside
+from .jobs import Job, beside
 from .suite import Entry, task_name
 
 Work = tuple[Job, list[Entry]]

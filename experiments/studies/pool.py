@@ -10,28 +10,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..runs import stopping
 from ..runs.config import save_config
 from ..runs.lock import in_use
+from ..runs.progress import Watch
+from .flight import Flight
+from .jobs import Job, beside
 
 log = logging.getLogger("reverie")
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run to be made: its method, its resolved configuration, its directory.
-
-    `path` None leaves the directory's name to the run, and its output on this terminal.
-    """
-
-    method: str
-    config: Any
-    path: Path | None = None
-    resumable: bool = True
 
 
 class Engine(Protocol):
@@ -45,17 +34,41 @@ class Engine(Protocol):
         """Start what can start; return what ended since, with exit status."""
         ...
 
+    def begun(self) -> list[Job]:
+        """Return what has started and not ended."""
+        ...
+
     def cancel(self) -> list[Job]:
         """Ask what runs to save and stop, and wait for it; return what had not begun."""
         ...
 
 
-def beside(path: Path, end: str) -> Path:
-    """Return a file beside a run directory: its name and `.config.json`, what it was asked to be.
+def launch(job: Job, threads: int, folder: Path) -> subprocess.Popen[bytes]:
+    """Start a run as a child of this process, or go on with one that was cut.
 
-    Its output is in `.log`. The name may have dots: what follows one is no suffix.
+    Its output goes beside its directory; where it has none its configuration lies in `folder`.
     """
-    return path.with_name(path.name + end)
+    command = [sys.executable, "-m", "reverie", job.method]
+    path = job.path
+    if path is not None and job.resumable and (path / "config.json").exists():
+        command += ["--resume", str(path), "--steps", str(job.config.steps)]
+    else:
+        if path is None:
+            file = folder / f"{len(os.listdir(folder))}.json"
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():  # a run that cannot be continued starts again
+                shutil.rmtree(path)
+            file = beside(path, ".config.json")
+        save_config(file, job.method, job.config)
+        command += ["--config", str(file)]
+    command += ["--threads", str(threads)]
+    own: dict[str, Any] = {"env": stopping.as_child(os.environ), "start_new_session": True}
+    if path is None:
+        return subprocess.Popen(command, **own)
+    assert job.log is not None
+    with job.log.open("ab") as output:
+        return subprocess.Popen(command, stdout=output, stderr=output, **own)
 
 
 class LocalEngine:
@@ -85,6 +98,10 @@ class LocalEngine:
                 self.waiting.remove(job)
                 self.running.append((job, self._start(job)))
         return ended
+
+    def begun(self) -> list[Job]:
+        """Return what has started and not ended."""
+        return [job for job, _ in self.running]
 
     def _held(self, job: Job) -> bool:
         """Return whether another process holds the directory, as the orphan of a killed study."""
@@ -122,27 +139,7 @@ class LocalEngine:
                 process.kill()
 
     def _start(self, job: Job) -> subprocess.Popen[bytes]:
-        """Start a run, or go on with one that was cut; its output goes beside its directory."""
-        command = [sys.executable, "-m", "reverie", job.method]
-        path = job.path
-        if path is not None and job.resumable and (path / "config.json").exists():
-            command += ["--resume", str(path), "--steps", str(job.config.steps)]
-        else:
-            if path is None:
-                file = Path(self._folder.name) / f"{len(os.listdir(self._folder.name))}.json"
-            else:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                if path.exists():  # a run that cannot be continued starts again
-                    shutil.rmtree(path)
-                file = beside(path, ".config.json")
-            save_config(file, job.method, job.config)
-            command += ["--config", str(file)]
-        command += ["--threads", str(self.threads)]
-        own: dict[str, Any] = {"env": stopping.as_child(os.environ), "start_new_session": True}
-        if path is None:
-            return subprocess.Popen(command, **own)
-        with beside(path, ".log").open("ab") as output:
-            return subprocess.Popen(command, stdout=output, stderr=output, **own)
+        return launch(job, self.threads, Path(self._folder.name))
 
 
 def run_jobs(
@@ -156,10 +153,14 @@ def run_jobs(
     for job in jobs:
         engine.submit(job)
     done: list[tuple[Job, int]] = []
+    flight = Flight(jobs, engine.begun)
+    seen = sys.stderr.isatty() and all(job.path is not None for job in jobs)  # else they show it
+    watch = Watch(flight, f"{len(jobs)} runs", seen)
     try:
         while len(done) < len(jobs):
             for job, status in engine.poll():
                 done.append((job, status))
+                flight.end(job)
                 if told is not None:
                     told(job, status, len(jobs) - len(done))
             if stopping.stop_asked:
@@ -170,6 +171,8 @@ def run_jobs(
         if isinstance(error, stopping.Interrupted):
             raise stopping.Interrupted(f"{error}; {_how_on(jobs, left)}") from None
         raise
+    finally:
+        watch.close()
     return done
 
 
@@ -181,17 +184,24 @@ def _how_on(jobs: Sequence[Job], left: Sequence[Job]) -> str:
     return "; ".join([*begun, *([f"give --seeds {seeds} for the others"] if left else [])])
 
 
-def run_seeds(method: str, config: Any, seeds: Sequence[int], engine: Engine) -> int:
+def run_seeds(
+    method: str, config: Any, seeds: Sequence[int], engine: Engine, named: bool = False
+) -> int:
     """Run one configuration with each seed; return the exit status.
 
-    A `run.name` gets the seed behind it. Raises Interrupted as `run_jobs`: every child has said
-    how it goes on.
+    A `run.name` gets the seed behind it. `named`: its directory is known before the run, so that
+    it can go on elsewhere and the same command goes on with all. Raises Interrupted as `run_jobs`:
+    every child has said how it goes on.
     """
     jobs = []
     for seed in seeds:
-        name = None if config.run.name is None else f"{config.run.name}-s{seed}"
+        name = config.run.name
+        if name is None and named:
+            name = f"{method}-{getattr(config, 'env', '').rpartition('/')[2]}".rstrip("-")
+        name = None if name is None else f"{name}-s{seed}"
         run = dataclasses.replace(config.run, name=name)
-        jobs.append(Job(method, dataclasses.replace(config, seed=seed, run=run)))
+        path = Path(run.out, str(name)) if named else None
+        jobs.append(Job(method, dataclasses.replace(config, seed=seed, run=run), path))
     done = run_jobs(jobs, engine)
     cut = [job.config.seed for job, status in done if status == stopping.INTERRUPTED]
     failed = [job.config.seed for job, status in done if status not in (0, stopping.INTERRUPTED)]

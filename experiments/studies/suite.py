@@ -13,7 +13,7 @@ from .. import methods
 from ..runs.config import from_dict, read_config, to_dict
 from ..runs.result import read_stamp
 from ..runs.typed import convert
-from .pool import Job, beside
+from .jobs import Job, beside
 from .settings import checked, differences, flat, put
 
 Table = Mapping[str, Any]

@@ -17,7 +17,7 @@ from reverie.experiments import bc, cli, load_run, ncap
 from reverie.experiments.runs import stamp
 from reverie.experiments.runs.config import read_config, save_config
 from reverie.experiments.studies import compare, plots, pool
-from reverie.experiments.studies.pool import beside
+from reverie.experiments.studies.jobs import beside
 from reverie.experiments.studies.results import last_rows, read_results, write_results
 from reverie.experiments.studies.suite import DAMAGED, OTHER, parse_seeds, parse_suite, read_suite
 from reverie.experiments.studies.tables import finals, reach, steps_to, table, units

@@ -230,7 +230,7 @@ def test_a_refused_new_run_that_tidies_up_lets_nobody_in_twice(tmp_path):
     assert first.closed and in_use(path) is not None
     with pytest.raises(RuntimeError, match="in use"):
         lock.take(path)
-    lock.release(held)
+    held.release()
     assert in_use(path) is None
 
 

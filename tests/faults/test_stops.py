@@ -35,7 +35,8 @@ from reverie.experiments import cli, load_run, methods, oer, sac
 from reverie.experiments.loops import collecting, deploying, onpolicy
 from reverie.experiments.runs import checkpoint, stopping
 from reverie.experiments.runs.run import Run
-from reverie.experiments.studies.pool import Job, LocalEngine, run_jobs
+from reverie.experiments.studies.jobs import Job
+from reverie.experiments.studies.pool import LocalEngine, run_jobs
 
 
 def contents(path):
