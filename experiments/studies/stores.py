@@ -24,10 +24,12 @@ def _open(url: str) -> tuple[Any, str]:
 def _files(run: Path) -> Iterator[tuple[str, Path]]:
     """Give each whole file of a run directory with its name in it, those beside it first."""
     for end in _BESIDE:
-        yield end, run.with_name(run.name + end)
+        if (path := run.with_name(run.name + end)).is_file():
+            yield end, path
     for path in run.rglob("*"):
         name = path.relative_to(run).as_posix()
-        if not is_lock(name) and ".tmp" not in name and not name.endswith(".partial"):
+        whole = ".tmp" not in name and not name.endswith(".partial")
+        if whole and not is_lock(name) and path.is_file():
             yield f"/{name}", path
 
 
@@ -52,13 +54,12 @@ class Mirror:
             if parts[1:2] == [POINTS[:-1]] and parts[2] not in whole:
                 continue
             with suppress(FileNotFoundError):  # pruned meanwhile
-                if path.is_file():
-                    stat = path.stat()
-                    there[name] = (stat.st_size, stat.st_mtime_ns)
+                stat = path.stat()
+                there[name] = (stat.st_size, stat.st_mtime_ns)
         for name in sorted(there, key=lambda n: (n.startswith(f"/{POINTS}"), n)):
             if self.copied.get(name) != there[name]:
                 with suppress(FileNotFoundError):
-                    self._put(run.with_name(run.name + name), name)
+                    self._put(Path(f"{run}{name}"), name)
                     self.copied[name] = there[name]
         for name in self.copied.keys() - there.keys():
             with suppress(FileNotFoundError):
@@ -82,9 +83,9 @@ def fetch(url: str, key: str, run: Path) -> None:
         if system.exists(base + end):
             there.update({str(f)[len(base) :]: f for f in system.find(base + end)})
     for name, found in sorted(there.items()):
-        path = run.with_name(run.name + name)
+        path = Path(f"{run}{name}")
         path.parent.mkdir(parents=True, exist_ok=True)
         system.get_file(found, str(path))
     for name, path in list(_files(run)):
-        if there and name not in there and path.is_file():
+        if there and name not in there:
             path.unlink()

@@ -140,6 +140,7 @@ def test_who_is_overtaken_writes_nothing_more(far, tmp_path):
             sac.main(run)
     path = tmp_path / "overtaken"
     assert (path / "stamp.json").read_bytes() == seen[0] and not (path / "checkpoints").exists()
+    assert (path / "metrics.jsonl").read_bytes() == b""
 
 
 @pytest.fixture
