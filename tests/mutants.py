@@ -807,7 +807,7 @@ MUTANTS = [Mutant(*row) for row in (
     ("experiments/studies/report_diff.py", "if rows[0] == rows[1]:", "if False:", "experiments/test_report.py::test_what_two_pages_say_differently"),
     ("experiments/studies/report_diff.py", "digests[1].get(name) == d]", "name in digests[1]]", "experiments/test_report.py::test_what_two_pages_say_differently"),
     # -- many machines
-    ("experiments/studies/stores.py", "key=lambda n: (n.startswith(f\"/{POINTS}\"), n)", "key=lambda n: n", "experiments/test_engines.py::test_a_store_is_gone_on_from_wherever_a_copy_is_cut[3]"),
+    ("experiments/studies/stores.py", "key=lambda n: (n.startswith(f\"/{POINTS}\"), n)", "key=lambda n: n", "experiments/test_engines.py::test_a_store_is_gone_on_from_wherever_a_copy_is_cut[5]"),
     ("experiments/studies/stores.py", "if there and name not in there:", "if False:", "experiments/test_engines.py::test_a_store_holds_what_a_run_directory_holds"),
     ("experiments/studies/stores.py", "self.system.rm_file(f\"{self.root}/{self.key}{name}\")", "pass", "experiments/test_engines.py::test_a_store_holds_what_a_run_directory_holds"),
     ("experiments/studies/stores.py", "if whole and not is_lock(name) and", "if whole and", "experiments/test_engines.py::test_a_store_holds_what_a_run_directory_holds"),

@@ -31,7 +31,7 @@ _TAIL = 2_000  # characters of a failed job's output that come back
 
 
 class Seat:
-    """An actor on a node, for one job: it starts the process, waits for it, passes stops on."""
+    """An actor on a node, for a job at a time: it starts the process, waits, passes stops on."""
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
@@ -144,6 +144,9 @@ class RayEngine:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         self.waiting: list[Job] = []
         self.taken: list[Taken] = []
+        self.idle: list[
+            Any
+        ] = []  # seats whose job has ended: the next one need not start a process
         self.lost: dict[Path, int] = {}  # how often each job was
         self._room, self._looked = 1, -math.inf
 
@@ -169,13 +172,8 @@ class RayEngine:
 
     def poll(self) -> list[tuple[Job, int]]:
         """Hand out what has room; return what ended."""
-        room = self.room()
-        while self.waiting and len(self.taken) < room:
-            self._take(self.waiting.pop(0))
-        if not self.taken:
-            return []
-        refs = [t.result for t in self.taken]
-        ready, _ = self.ray.wait(refs, num_returns=len(refs), timeout=0)
+        room, refs = self.room(), [t.result for t in self.taken]
+        ready = self.ray.wait(refs, num_returns=len(refs), timeout=0)[0] if refs else []
         ended: list[tuple[Job, int]] = []
         for t in [t for t in self.taken if t.result in ready]:
             self.taken.remove(t)
@@ -184,7 +182,20 @@ class RayEngine:
                 self.waiting.insert(0, t.job)
             else:
                 ended.append((t.job, status))
+                self.idle.append(t.actor)
+        while self.waiting and len(self.taken) < room:
+            self._take(self.waiting.pop(0))
+        self._give_back()
         return ended
+
+    def _give_back(self) -> None:
+        """Let go of seats that no job waits for."""
+        for actor in self.idle:
+            self.ray.kill(actor)
+        self.idle = []
+
+    def _seat(self) -> Any:
+        return self.ray.remote(Seat).options(max_concurrency=3, **self.needs).remote()
 
     def begun(self) -> list[Job]:
         """Return what has started, or waits for room on the cluster, and has not ended."""
@@ -192,7 +203,7 @@ class RayEngine:
 
     def _take(self, job: Job) -> None:
         assert job.path is not None
-        actor = self.ray.remote(Seat).options(max_concurrency=3, **self.needs).remote()
+        actor = self.idle.pop() if self.idle else self._seat()
         absolute = Job(job.method, job.config, job.path.absolute(), job.resumable)
         result = actor.run.remote(absolute, self.threads, self.place)
         self.taken.append(Taken(job, actor, actor.node.remote(), result))
