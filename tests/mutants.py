@@ -817,7 +817,7 @@ MUTANTS = [Mutant(*row) for row in (
     ("experiments/studies/flight.py", "self._done + self._seen", "self._done", "experiments/test_engines.py::test_how_far_many_jobs_are"),
     ("experiments/studies/pool.py", "path = Path(run.out, str(name)) if named else None", "path = None", "experiments/test_engines.py::test_seeds_that_may_go_on_elsewhere_have_directories"),
     ("experiments/runs/rows.py", "file.read().split(b\"\\n\")[:-1]", "file.read().split(b\"\\n\")", "experiments/test_engines.py::test_how_far_many_jobs_are"),
-    ("experiments/runs/lease.py", "number = 1 if record is None else record.number + 1", "number = 1", "faults/test_leases.py::test_one_holds_it_and_lets_go"),
+    ("experiments/runs/lease.py", "number = 1 if record is None else record.number + 1", "number = 1 if record is None else record.number + 2", "faults/test_leases.py::test_one_holds_it_and_lets_go"),
     ("experiments/runs/lease.py", "if said[\"machine\"] == _machine():", "if True:", "faults/test_leases.py::test_a_record_that_moves_is_held_and_one_that_stands_still_is_overtaken"),
     ("experiments/runs/lease.py", "if record is None or record.number != self.number:", "if record is None:", "faults/test_leases.py::test_who_is_overtaken_writes_nothing_more"),
     ("experiments/runs/lease.py", "            if not self.lost:\n", "            if True:\n", "faults/test_leases.py::test_who_is_overtaken_writes_nothing_more"),

@@ -136,7 +136,7 @@ def test_a_lost_node_costs_no_run(cluster, node, tmp_path, caplog):
     assert "on a node that is lost" in caplog.text
     for path in lost[0]:  # what had a checkpoint did not begin anew
         timing = (path / "timing.jsonl").read_text().splitlines()
-        assert [json.loads(line)["step"] for line in timing].count(20) == 1
+        assert [json.loads(line)["step"] for line in timing].count(21) == 1
     run_jobs(jobs(tmp_path / "here", n, steps=600), LocalEngine(2, 1))
     assert rows(out, n) == rows(tmp_path / "here", n)
 
