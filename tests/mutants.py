@@ -824,7 +824,7 @@ MUTANTS = [Mutant(*row) for row in (
     ("experiments/runs/lease.py", "return record.who if time.monotonic() - since < STALE else None", "return record.who", "faults/test_leases.py::test_a_record_that_moves_is_held_and_one_that_stands_still_is_overtaken"),
     ("experiments/runs/lease.py", "not options & _UNASKED", "True", "faults/test_leases.py::test_file_systems_whose_locks_reach_nobody"),
     ("experiments/runs/lease.py", "if len(place) > best and", "if", "faults/test_leases.py::test_file_systems_whose_locks_reach_nobody"),
-    ("experiments/runs/lock.py", "    return lease.holder(path)", "    return None", "faults/test_leases.py::test_one_holds_it_and_lets_go"),
+    ("experiments/runs/lock.py", "    return lease.holder(path)", "    return None", "faults/test_leases.py::test_a_record_that_moves_is_held_and_one_that_stands_still_is_overtaken"),
     ("experiments/runs/directory.py", "\"lock\": self._lock.how,", "\"lock\": \"flock\",", "faults/test_leases.py::test_a_run_goes_on_and_says_by_what_it_was_held"),
     ("experiments/runs/run.py", "        self.home.require_held()\n", "", "faults/test_leases.py::test_who_is_overtaken_writes_nothing_more"),
     ("experiments/studies/schedule.py", "self.lost += done - saved", "self.lost += done", "experiments/test_schedule.py::test_a_lost_node_costs_the_work_since_the_newest_checkpoint"),

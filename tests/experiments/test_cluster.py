@@ -116,20 +116,22 @@ def test_a_lost_node_costs_no_run(cluster, node, tmp_path, caplog):
 
     def told(job, status, left):
         if not lost:
-            deadline = time.time() + 60
-            ours = descendants(node.all_processes["raylet"][0].process.pid)
-            there = [p for p in ours if "reverie" in Path(f"/proc/{p}/cmdline").read_text()]
-            assert there, "nothing runs on the node that is to be lost"
-            points = lambda: sum(  # noqa: E731
-                bool(checkpoint.list_checkpoints(j.path / "checkpoints")) for j in work
-            )
-            while points() < 2 and time.time() < deadline:
+            deadline = time.time() + 120
+            while not saved_there() and time.time() < deadline:
                 time.sleep(0.02)
+            assert saved_there(), "nothing with a checkpoint runs on the node that is to be lost"
             lose(cluster, node)
             lost.append({j.path for j in work if saved(j.path)})
 
     def saved(path):
         return bool(checkpoint.list_checkpoints(path / "checkpoints"))
+
+    def saved_there():
+        """Whether a run is under way on the node, and has a checkpoint to go on from."""
+        ours = descendants(node.all_processes["raylet"][0].process.pid)
+        lines = [Path(f"/proc/{p}/cmdline") for p in ours]
+        text = " ".join(line.read_text() for line in lines if line.exists())
+        return any(saved(j.path) for j in work if str(j.path) + ".config.json" in text)
 
     done = run_jobs(work, engine(cluster), told)
     assert sorted(status for _, status in done) == [0] * n

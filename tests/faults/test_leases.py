@@ -30,6 +30,10 @@ MOUNTS = {
         f"{ROOT}\n9 1 0:5 / /net rw - 9p x rw\n9 1 0:5 / /net/runs rw - xfs x rw",
         None,
     ),
+    "below another": (
+        f"{ROOT}\n9 1 0:5 / /net/runs rw - xfs x rw\n9 1 0:5 / /net rw - 9p x rw",
+        None,
+    ),
     "a blank": (f"{ROOT}\n9 1 0:5 / /net\\040x rw - 9p x rw", None),
 }
 
@@ -52,7 +56,7 @@ def far(monkeypatch):
 
 def elsewhere(path, number, machine=("another boot", "pid:[1]")):
     """Write a record as a process of another machine does."""
-    said = {"who": "process 7 on far, since noon", "machine": list(machine), "pid": 7}
+    said = {"who": "process 7 on far, since noon", "machine": list(machine), "pid": 2**22}
     (path / f"lock.{number}").write_text(f"{0:020d}{json.dumps(said)}")
 
 
@@ -78,6 +82,8 @@ def test_a_record_that_moves_is_held_and_one_that_stands_still_is_overtaken(far,
     assert taken.number == 4 and "process 7 on far, since noon has not been heard of" in caplog.text
     taken.release()
     elsewhere(tmp_path, 5)
+    (tmp_path / "lock").touch()
+    assert lock.in_use(tmp_path) == "process 7 on far, since noon"
     assert lease.holder(tmp_path) == "process 7 on far, since noon"
     time.sleep(0.6)
     assert lease.holder(tmp_path) is None  # it stood still between two looks
@@ -119,8 +125,10 @@ def test_who_is_overtaken_writes_nothing_more(far, tmp_path):
     elsewhere(tmp_path / "run", 2)
     held.lease.renew()
     assert held.lost == "process 7 on far, since noon"
+    (tmp_path / "run" / "lock.1").unlink()  # as who overtook it does
     held.release()
-    assert (tmp_path / "run" / "lock.2").read_text().endswith('"pid": 7}')
+    assert not (tmp_path / "run" / "lock.1").exists()
+    assert (tmp_path / "run" / "lock.2").read_text().endswith('"pid": 4194304}')
     run = config("sac", tmp_path, "overtaken", steps=600)
     seen = []
     real = Run.log
