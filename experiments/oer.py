@@ -16,6 +16,7 @@ from ..agents.offline.iql import IQLConfig
 from ..agents.playing import Evaluation
 from ..agents.synther.config import DiffusionConfig
 from ..envs.families import members
+from .loops.beginning import begin_task
 from .loops.build import tell_if_endless
 from .loops.continual import (
     Learning,
@@ -185,8 +186,7 @@ def train(run: Run, c: Config, s: Learning) -> Evaluation:
         if not run.owed:  # else only what follows the step is left of it
             task = run.step // c.task_steps
             if task != s.learner.task:
-                s.learner.begin(task, *s.datasets[task].moments())
-                s.tape = tape_of(c, s)
+                begin_task(c, s, task)
             batch = s.datasets[task].sample(c.batch_size)
             s.metrics = (s.tape or s.learner).update(batch)
             run.tick(1)
@@ -233,8 +233,7 @@ def load(config: dict[str, Any], state: Mapping[str, Any]) -> tuple[Any, int]:
     one, tasks = "own" in weights, len(weights["mean"])
     if (hidden[-1], heads) != (last, 1 if one else tasks) or weights["mean"].shape[1] != obs_dim:
         raise ValueError(f"{heads} heads of {last} inputs do not fit a trunk of {hidden}")
-    masked = "owner0" in weights
-    policy = ContinualPolicy(obs_dim, act_dim, hidden, tasks, one_head=one, masked=masked)
+    policy = ContinualPolicy(obs_dim, act_dim, hidden, tasks, one_head=one, kind=c.agent.penalty)
     policy.load_state_dict(weights)
     config["env_options"] = options_of(c)
     return TaskPolicy(policy.requires_grad_(False), at), obs_dim

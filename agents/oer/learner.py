@@ -20,7 +20,7 @@ from .memory import Kept, size_of
 from .merging import Merging
 from .penalties import EWC, SI, along
 from .policy import ContinualPolicy, Head
-from .rivals import RIVALS
+from .rivals import RIVALS, rival_of
 from .saving import load, state_of
 
 
@@ -39,8 +39,8 @@ class OERConfig:
     head of the task before"""
     heads: Literal["each", "one"] = "each"
     """a head and a normaliser for each task, or one of each for all, told the goal"""
-    penalty: Literal["none", "ewc", "si", "agem", "gem", "lwf", "packnet"] = "none"
-    """what keeps the one policy (ewc, si, agem, gem: no dbc) or pi (lwf, packnet) as it was"""
+    penalty: Literal["none", "ewc", "si", "agem", "gem", "lwf", "packnet", "exssnet"] = "none"
+    """what keeps the one policy (ewc, si, agem, gem: no dbc) or pi (the others) as it was"""
     penalty_weight: float = 1.0
     """weight of ewc, si, lwf"""
     merge: Literal["none", "average", "arithmetic", "fisher", "ties"] = "none"
@@ -87,9 +87,8 @@ class OER:
             raise ValueError(f"penalty={c.penalty!r} belongs to one policy: set dbc=False")
         self.obs_dim, self.act_dim, self.tasks, self.seed = obs_dim, act_dim, tasks, seed
         one = c.heads == "one"
-        masked = c.penalty == "packnet"
         shape = obs_dim, act_dim, c.td3.hidden, tasks
-        self.policy = ContinualPolicy(*shape, one_head=one, masked=masked)
+        self.policy = ContinualPolicy(*shape, one_head=one, kind=c.penalty)
         self.policy.initialise(generator(seed, "continual policy"))
         self.memories: list[Source] = []  # one for each finished task of which rows are kept
         self.memory = memory
@@ -99,8 +98,7 @@ class OER:
         self.learns = learns or by_td3(obs_dim, act_dim, c.td3)
         self.inner: Inner | None = None
         _, self.optimizer = trained(self.policy, c.lr)
-        make = RIVALS.get(c.penalty)
-        self.rival = None if make is None else make(self.policy, c.penalty_weight)
+        self.rival = rival_of(c.penalty, c.mu_init, self.policy, c.penalty_weight, seed)
         self.merging = None if c.merge == "none" else Merging(c.merge)
         self.start: Any = None  # the first task's mu, where all start from it
         shared = [p for n, p in self.policy.named_parameters() if n.startswith("trunk")]
@@ -253,11 +251,12 @@ class OER:
             self.penalty.end_task(lambda o: self.policy(o, self.task), obs)
         elif isinstance(self.penalty, SI):
             self.penalty.end_task()
-        elif self.rival is not None:
-            self.rival.end()
+        t, p = self.task, self.policy
+        z = (obs - p.mean[t]) / p.std[t]
+        if self.rival is not None:
+            self.rival.end(z)
         elif self.merging is not None:
-            t, p = self.task, self.policy
-            self.merging.add(t, self.mu_actor(), (obs - p.mean[t]) / p.std[t], p)
+            self.merging.add(t, self.mu_actor(), z, p)
 
     def label(self, obs: Tensor, action: Tensor) -> Tensor:
         """Return the labels [B, A] of rows of the current task: mu's actions, or the data's."""

@@ -21,7 +21,7 @@ class LwF:
     from_scratch = retrains = False
     numbers = 0.0
 
-    def __init__(self, policy: ContinualPolicy, weight: float) -> None:
+    def __init__(self, policy: ContinualPolicy, weight: float, seed: int = 0) -> None:
         self.policy, self.weight, self.task = policy, weight, 0
         self.old = copy.deepcopy(policy).requires_grad_(False)
 
@@ -30,6 +30,9 @@ class LwF:
         self.task = task
         self.old.load_state_dict(self.policy.state_dict())
 
+    def meet(self, obs: Tensor, action: Tensor) -> None:
+        """Nothing is asked of the data."""
+
     def step(self, optimizer: Optimizer, loss: Tensor, obs: Tensor) -> None:
         """Step down the task's loss and what the old heads add, at z-scores [B, O]."""
         p, t = self.policy, self.task
@@ -37,8 +40,12 @@ class LwF:
         gaps = [(p(raw, i) - self.old(raw, i)).square().mean() for i in range(t)]
         step(optimizer, loss + self.weight * torch.stack(gaps).mean() if gaps else loss)
 
-    def end(self) -> None:
+    def end(self, obs: Tensor) -> None:
         """Nothing is kept of a task."""
+
+    def row(self) -> dict[str, float]:
+        """Nothing is to be told."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """The old pi."""

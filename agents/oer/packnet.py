@@ -10,6 +10,15 @@ from ..networks import step
 from .policy import FREE, ContinualPolicy
 
 
+def step_within(optimizer: Optimizer, loss: Tensor, mine: Tensor) -> None:
+    """Step down a loss in the numbers that `mine` [P] has: all others stay as they are, exactly."""
+    (flat,) = optimizer.param_groups[0]["params"]
+    before = flat.detach().clone()
+    step(optimizer, loss)
+    with torch.no_grad():
+        flat.copy_(torch.where(mine, flat, before))
+
+
 class PackNet:
     """Mallya & Lazebnik 2018 (arXiv:1711.05769) on pi; a `Rival`.
 
@@ -22,7 +31,7 @@ class PackNet:
 
     from_scratch = retrains = True
 
-    def __init__(self, policy: ContinualPolicy, weight: float) -> None:
+    def __init__(self, policy: ContinualPolicy, weight: float = 0.0, seed: int = 0) -> None:
         self.policy, self.task = policy, 0
         self.mine = torch.empty(0)
 
@@ -54,14 +63,13 @@ class PackNet:
 
     def step(self, optimizer: Optimizer, loss: Tensor, obs: Tensor) -> None:
         """Step down the loss, with the task's own numbers alone."""
-        (flat,) = optimizer.param_groups[0]["params"]
-        before = flat.detach().clone()
-        step(optimizer, loss)
-        with torch.no_grad():
-            flat.copy_(torch.where(self.mine, flat, before))
+        step_within(optimizer, loss, self.mine)
+
+    def meet(self, obs: Tensor, action: Tensor) -> None:
+        """Nothing is asked of the data."""
 
     @torch.no_grad()
-    def end(self) -> None:
+    def end(self, obs: Tensor) -> None:
         """Keep the task's share of its weights, largest first, and free the others."""
         left = self.policy.mean.shape[0] - self.task
         trunk: Any = self.policy.trunk
@@ -74,6 +82,11 @@ class PackNet:
             owner[freed] = FREE
             layer.weight[freed] = 0.0
         self._see()
+
+    def row(self) -> dict[str, float]:
+        """Return the share of the weights that no task owns."""
+        owners = torch.cat([owner.flatten() for owner in self.policy.owners])
+        return {"free": float((owners == FREE).float().mean())}
 
     def state_dict(self) -> dict[str, Any]:
         """Which numbers may move; who owns what, the policy saves."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..networks import DeterministicActor, initialise
+from .supermasks import Supermasks
 
 FREE = 1_000_000  # the owner of a weight that no task has
 
@@ -17,8 +18,9 @@ class ContinualPolicy(nn.Module):
 
     Head t alone is the last layer of a `DeterministicActor`, whose first layers are the trunk. With
     `one_head` all tasks have one, told apart by a goal in the observation, and one normaliser: the
-    moments of all data of the tasks met so far, each with the same weight. With `masked` each
-    weight of the trunk has an owner, and a task plays with those of tasks up to itself.
+    moments of all data of the tasks met so far, each with the same weight. Of `kind` packnet each
+    weight of the trunk has an owner, and a task plays with those of tasks up to itself; of kind
+    exssnet each task has a mask of the weights that it plays with.
     """
 
     mean: Tensor
@@ -34,7 +36,7 @@ class ContinualPolicy(nn.Module):
         tasks: int,
         *,
         one_head: bool = False,
-        masked: bool = False,
+        kind: str = "none",
     ) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):  # nn.Linear draws from the global generator
@@ -48,9 +50,11 @@ class ContinualPolicy(nn.Module):
         self.register_buffer("mean", torch.zeros(tasks, obs_dim))
         self.register_buffer("std", torch.ones(tasks, obs_dim))
         self.owners: list[Tensor] = []
-        for i, layer in enumerate(layers if masked else []):
+        for i, layer in enumerate(layers if kind == "packnet" else []):
             self.register_buffer(f"owner{i}", torch.full(layer.weight.shape, FREE))
             self.owners.append(getattr(self, f"owner{i}"))
+        shapes = [layer.weight.shape for layer in layers]
+        self.masks = Supermasks(shapes, tasks) if kind == "exssnet" else None
         if one_head:  # of the tasks met: the normaliser's sums
             self.register_buffer("own", torch.zeros(tasks, 2, obs_dim))
 
@@ -83,13 +87,16 @@ class ContinualPolicy(nn.Module):
 
     def features(self, x: Tensor, task: int = 0) -> Tensor:
         """Map standardised observations [..., O] to the last hidden layer [..., H]."""
-        if self.owners:
-            for layer, owner in zip(self.trunk, self.owners, strict=True):
-                x = F.relu(F.linear(x, layer.weight * (owner <= task), layer.bias))
-            return x
-        for layer in self.trunk:
-            x = F.relu(layer(x))
+        for i, layer in enumerate(self.trunk):
+            x = F.relu(F.linear(x, self.weight(i, task), layer.bias))
         return x
+
+    def weight(self, i: int, task: int) -> Tensor:
+        """Return the weights of layer i that a task plays with, 0 for others."""
+        weight: Tensor = self.trunk[i].weight
+        if self.masks is not None:
+            return weight * self.masks.of(i, task)
+        return weight * (self.owners[i] <= task) if self.owners else weight
 
     def forward(self, obs: Tensor, task: int, *, raw: bool = True) -> Tensor:
         """Return task's actions [B, A]; `raw` observations are standardised first."""

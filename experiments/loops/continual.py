@@ -182,6 +182,7 @@ def report(c: Any, s: Learning) -> dict[str, float]:
         if gap:
             row |= {f"fidelity_{n}": (far["random"] - value) / gap for n, value in far.items()}
     row |= s.conflict.row() if c.conflict else {}
+    row |= s.learner.rival.row() if s.learner.rival else {}
     cards = [d.card for d in s.datasets[:n]]
     if all(card.has_references for card in cards):
         low = np.array([card.random_return for card in cards], float)

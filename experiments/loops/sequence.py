@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ...agents.oer import rivals
 from ...agents.oer.inner import Learns, by_iql, by_td3
 from ...agents.oer.rivals import RIVALS
 from ...agents.oer.selectors import SELECTORS
@@ -54,6 +55,7 @@ def refuse(c: Any) -> None:
 def _refuse_rivals(c: Any) -> None:
     """Raise ValueError where a rival of the memories does not fit the other settings."""
     a = c.agent
+    rivals.refuse(a.penalty, a.mu_init)
     rival, alone = a.penalty in RIVALS, c.memory == "none" and a.heads == "each"
     if (rival or a.merge != "none") and not (a.dbc and alone):
         raise ValueError(

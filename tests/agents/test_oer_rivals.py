@@ -4,40 +4,12 @@ import copy
 
 import pytest
 import torch
+from rivalled import MEAN, STD, batch, learner_of, task_of
 
-from reverie.agents import TD3Config
-from reverie.agents.oer.learner import OER, OERConfig
 from reverie.agents.oer.lwf import LwF
 from reverie.agents.oer.packnet import PackNet
 from reverie.agents.oer.policy import FREE, ContinualPolicy
 from reverie.agents.training import trained
-from reverie.buffers import Transitions
-
-MEAN, STD = torch.tensor([1.0, 2.0]), torch.tensor([2.0, 4.0])
-SMALL = TD3Config(hidden=(8, 6), bc_alpha=2.5, policy_delay=1)
-
-
-def batch(task, n=16):
-    g = torch.Generator().manual_seed(task)
-    obs, action = torch.randn(n, 2, generator=g), torch.rand(n, 1, generator=g) * 2 - 1
-    return Transitions(obs, action, torch.randn(n, generator=g), obs, torch.ones(n), torch.zeros(n))
-
-
-def learner_of(**settings):
-    return OER(2, 1, 3, OERConfig(td3=SMALL, **settings), seed=0)
-
-
-def task_of(learner, task, steps=6, retrain=3):
-    """Learn a task and end it, with pi's further steps where they are asked for."""
-    learner.begin(task, MEAN + task, STD)
-    for _ in range(steps):
-        learner.update(batch(task))
-    learner.settle()
-    learner.anchor(batch(task).obs)
-    if learner.rival is not None and learner.rival.retrains:
-        z = learner.scaled(batch(task)).obs
-        for _ in range(retrain):
-            learner.clone(z, learner.inner.actor(z).detach())
 
 
 def test_a_packed_task_never_drifts_however_long_others_train():
@@ -53,28 +25,28 @@ def test_a_packed_task_never_drifts_however_long_others_train():
 
 def test_shares_of_the_weights_by_hand():
     """Six weights, three tasks: 2 of 6, then 2 of 4, then the last 2; the largest in size first."""
-    policy = ContinualPolicy(3, 1, (2,), 3, masked=True)
-    net, (layer,) = PackNet(policy, 0.0), policy.trunk
+    policy = ContinualPolicy(3, 1, (2,), 3, kind="packnet")
+    net, (layer,) = PackNet(policy), policy.trunk
     net.begin(0)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[0.1, -0.6, 0.2], [0.5, 0.3, -0.4]]))
-    net.end()
+    net.end(None)
     owner = policy.owner0
     assert owner.tolist() == [[FREE, 0, FREE], [0, FREE, FREE]]
     torch.testing.assert_close(layer.weight, torch.tensor([[0, -0.6, 0], [0.5, 0, 0]]))
     net.begin(1)
     with torch.no_grad():
         layer.weight[owner == 1] = torch.tensor([1.0, -2.0, 3.0, 0.5])
-    net.end()
+    net.end(None)
     assert owner.tolist() == [[FREE, 0, 1], [0, 1, FREE]]
     net.begin(2)
-    net.end()
+    net.end(None)
     assert owner.tolist() == [[2, 0, 1], [0, 1, 2]] and net.numbers == 6 / 4
 
 
 def test_a_task_plays_with_its_own_weights_and_those_before():
-    policy = ContinualPolicy(3, 1, (2,), 3, masked=True)
-    net, (layer,) = PackNet(policy, 0.0), policy.trunk
+    policy = ContinualPolicy(3, 1, (2,), 3, kind="packnet")
+    net, (layer,) = PackNet(policy), policy.trunk
     policy.owner0.copy_(torch.tensor([[2, 0, 1], [0, 1, 2]]))
     with torch.no_grad():
         layer.weight.copy_(torch.arange(1.0, 7.0).view(2, 3))
@@ -139,7 +111,12 @@ def test_merged_mus_start_from_the_first_and_pi_is_their_merger(how):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"penalty": "packnet"}, {"penalty": "lwf"}, {"mu_init": "first", "merge": "fisher"}],
+    [
+        {"penalty": "packnet"},
+        {"penalty": "lwf"},
+        {"penalty": "exssnet", "mu_init": "previous"},
+        {"mu_init": "first", "merge": "fisher"},
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("inside", [True, False])
@@ -158,6 +135,9 @@ def test_a_saved_rival_continues_bit_for_bit(settings, inside):
             learner.anchor(batch(task).obs)
             if stop and task == 1 and not inside:
                 learner = again(learner)
+            z = learner.scaled(batch(task)).obs
+            if learner.merging is None:
+                learner.clone(z, learner.inner.actor(z).detach())
         return learner
 
     def again(learner):
@@ -172,13 +152,13 @@ def test_a_saved_rival_continues_bit_for_bit(settings, inside):
 
 def test_momentum_does_not_move_what_is_frozen():
     """A head of the first task that had speed stands still in the second."""
-    policy = ContinualPolicy(2, 1, (4,), 2, masked=True)
+    policy = ContinualPolicy(2, 1, (4,), 2, kind="packnet")
     _, optimizer = trained(policy, 0.1, torch.Generator().manual_seed(0))
-    net, x = PackNet(policy, 0.0), torch.ones(3, 2)
+    net, x = PackNet(policy), torch.ones(3, 2)
     net.begin(0)
     for _ in range(3):
         net.step(optimizer, policy(x, 0, raw=False).sum(), x)
-    net.end()
+    net.end(None)
     before = policy.head_weight[0].clone()
     net.begin(1)
     net.step(optimizer, policy(x, 1, raw=False).sum(), x)

@@ -11,16 +11,23 @@ from reverie.agents import TD3Config
 from reverie.agents.dynamics import DynamicsConfig, DynamicsEnsemble
 from reverie.agents.oer import keeping
 from reverie.agents.oer.distilled import Actor, Distilled
+from reverie.agents.oer.exssnet import ExSSNeT
 from reverie.agents.oer.learner import OER, OERConfig
 from reverie.agents.oer.memory import Kept
+from reverie.agents.oer.packnet import PackNet
 from reverie.agents.playing import Stopped
 from reverie.agents.seeding import stream_seed
 from reverie.buffers import Card, load_dataset
 from reverie.envs.families import members
-from reverie.experiments import oer
+from reverie.experiments import load_policy, oer
 from reverie.experiments.loops import continual, ending
 from reverie.experiments.loops.continual import Learning, report
 from reverie.experiments.runs.stopping import Interrupted
+
+
+def same_policy(one, other):
+    a, b = (load_policy(path).policy.policy.state_dict() for path in (one, other))
+    return all(torch.equal(x, b[name]) for name, x in a.items())
 
 
 def test_the_rows_of_a_matrix_are_normalised_by_each_tasks_own_references():
@@ -135,6 +142,34 @@ def test_the_conflict_of_the_tasks_stands_in_the_rows(sequence):
     sequence(name="cut", conflict=True, steps=6)
     cut = sequence(name="cut", conflict=True, resume=True).path
     assert rows(cut, "task") == rows(path, "task")
+
+
+@pytest.mark.parametrize("penalty", ["packnet", "exssnet"])
+def test_a_rival_meets_the_tasks_rows_and_its_figures_stand_in_the_rows(
+    penalty, sequence, monkeypatch
+):
+    """Known actions of each task, z-scored states; a run that is stopped ends as the whole."""
+    met = []
+    kind = {"packnet": PackNet, "exssnet": ExSSNeT}[penalty]
+    real = kind.meet
+
+    def meet(self, obs, action):
+        met.append((self.task, action.unique().tolist(), float(obs.abs().max()) < 5))
+        real(self, obs, action)
+
+    monkeypatch.setattr(kind, "meet", meet)
+    td3 = TD3Config(hidden=(8, 8), bc_alpha=2.5)
+    agent = OERConfig(td3=td3, mu_init="previous", penalty=penalty)
+    settings = {"memory": "none", "agent": agent, "clone_finish": 2}
+    path = sequence(**settings).path
+    assert met == [(t, [pytest.approx(0.1 * (t + 1))], True) for t in range(3)]
+    told = [r["free"] for r in rows(path, "task")]
+    assert told == sorted(told, reverse=True) and told[0] < 1
+    assert ("mask_overlap" in rows(path, "task")[0]) == (penalty == "exssnet")
+    assert [r["run_step"] for r in rows(path, "retraining")] == [4, 8, 12]
+    sequence(name="cut", steps=6, **settings)
+    cut = sequence(name="cut", resume=True, **settings).path
+    assert same_policy(path, cut) and rows(cut, "task") == rows(path, "task")
 
 
 def test_a_run_goes_on_with_the_matrix_and_the_data_of_its_task(sequence):
