@@ -69,7 +69,7 @@ class Config:
     """transitions per gradient step"""
     memory: str = "replay"
     """what is kept of a task: transitions (replay), none, a small frozen policy (distilled), or a
-    small diffusion model of its rows (synther)"""
+    small diffusion model of its rows (synther); joint: all tasks are learned at once"""
     selector: str = "mbes"
     """which transitions are kept"""
     budget: int = 1000
@@ -138,6 +138,7 @@ PRESETS = {
     "paper-sizes": _PAPER_SIZES,
     "fine-tuning": Config(memory="none", agent=OERConfig(dbc=False)),
     "distilled": Config(memory="distilled"),
+    "joint": Config(memory="joint", agent=OERConfig(dbc=False, heads="one")),
 }
 STEP = "gradient steps"
 
@@ -187,7 +188,7 @@ def train(run: Run, c: Config, s: Learning) -> Evaluation:
             task = run.step // c.task_steps
             if task != s.learner.task:
                 begin_task(c, s, task)
-            batch = s.datasets[task].sample(c.batch_size)
+            batch = s.source.sample(c.batch_size)
             s.metrics = (s.tape or s.learner).update(batch)
             run.tick(1)
             run.require_finite(s.metrics, s.state_dict, batch)

@@ -20,7 +20,7 @@ from ...agents.oer.metrics import normalise, summary
 from ...agents.oer.policy import TaskPolicy
 from ...agents.playing import EVAL_SEED, Evaluation, evaluate, never
 from ...agents.seeding import stream_seed
-from ...buffers import Card, Dataset, Source, load_dataset
+from ...buffers import Card, Dataset, Source, load_dataset, mix
 from ...buffers.source import load_state, state_of
 from ...envs import BatchEnv, Contexts, make
 from ...envs.families import members
@@ -85,6 +85,7 @@ class Learning:
     distilled: Distilled
     datasets: list[Dataset]
     judges: list[BatchEnv]
+    source: Any = None  # what the current task's batches are of
     metrics: Metrics = field(default_factory=dict)  # of the last update
     tape: Any = None  # what records mu of this task, or gives it as it was recorded
     conflict: Conflict = field(default_factory=Conflict)  # of the tasks closed, if it is asked for
@@ -101,7 +102,7 @@ class Learning:
         agent = {"learner": learner.state_dict(), "frozen": self.distilled.state_dict()}
         return {
             "agent": agent,
-            "data": self.datasets[learner.task].state_dict(),
+            "data": [data.state_dict() for data in self.datasets],
             "model": None if self.model is None else self.model.state_dict(),
             "rows": None if self.rows is None else state_of(self.rows),
             "generator": None if self.generator is None else self.generator.state_dict(),
@@ -114,7 +115,9 @@ class Learning:
         """Continue from `state_dict`."""
         self.learner.load_state_dict(state["agent"]["learner"])
         self.distilled.load_state_dict(state["agent"]["frozen"])
-        self.datasets[self.learner.task].load_state_dict(state["data"])
+        for data, kept in zip(self.datasets, state["data"], strict=True):
+            data.load_state_dict(kept)
+        self.source = source_of(c, self.datasets, self.learner.task)
         self.conflict.load_state_dict(state["conflict"], self.learner)
         self.metrics, self.anchored, self.distances, self.matrix = state["counts"]
         if state["model"] is not None:
@@ -130,6 +133,11 @@ class Learning:
         if self.model is not None:
             every = torch.arange(len(data))
             self.rows = data.select(every, seed=stream_seed(c.seed, f"fit {task}"))
+
+
+def source_of(c: Any, datasets: list[Dataset], task: int) -> Source:
+    """Return what a task's batches are of: its data, or that of all tasks in equal shares."""
+    return mix([(d, 1.0) for d in datasets]) if c.memory == "joint" else datasets[task]
 
 
 def keeping_of(c: Any) -> Keeping:
@@ -173,6 +181,8 @@ def report(c: Any, s: Learning) -> dict[str, float]:
     n = len(s.matrix)
     row = returns_of(s.matrix[-1], n - 1)
     row["bytes"] = s.distilled.bytes if c.memory == "distilled" else s.learner.bytes
+    if c.memory == "joint":  # which needs all rows of all tasks at once
+        row["bytes"] += 4 * sum(d.rows.numel() for d in s.datasets)
     trunk = 4 * sum(p.numel() for p in s.learner.policy.trunk.parameters())
     row["bytes_total"] = row["bytes"] + (0 if c.memory == "distilled" else trunk)
     far = {name: float(np.mean([d[name] for d in s.distances])) for name in c.fidelity}

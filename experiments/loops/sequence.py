@@ -11,7 +11,7 @@ from ...envs.errors import unknown
 from ...envs.families import members
 from .memories import MEMORIES
 
-KEPT = ("replay", "none", "distilled")  # beside the MEMORIES
+KEPT = ("replay", "none", "distilled", "joint")  # beside the MEMORIES
 
 
 def refuse(c: Any) -> None:
@@ -28,6 +28,12 @@ def refuse(c: Any) -> None:
         raise ValueError(f"goals={c.goals}: one stands in it twice")
     if c.memory not in (*KEPT, *MEMORIES):
         raise unknown("memory", c.memory, (*KEPT, *MEMORIES))
+    a = c.agent
+    if c.memory == "joint" and (a.dbc, a.heads, a.penalty) != (False, "one", "none"):
+        raise ValueError(
+            "memory='joint' is one policy that is told the goal: set agent.dbc=False, "
+            f"agent.heads='one', agent.penalty='none', got {a.dbc}, {a.heads!r}, {a.penalty!r}"
+        )
     if c.agent.penalty in ("agem", "gem") and c.memory in ("none", "distilled"):
         raise ValueError(
             f"penalty={c.agent.penalty!r} projects on a memory's gradient: it needs memory='replay'"

@@ -172,6 +172,29 @@ def test_a_rival_meets_the_tasks_rows_and_its_figures_stand_in_the_rows(
     assert same_policy(path, cut) and rows(cut, "task") == rows(path, "task")
 
 
+def test_all_tasks_are_learned_at_once(sequence, monkeypatch):
+    """Every batch has rows of all three tasks, critics go on, moments are those of all data."""
+    made, real = [], OER.begin
+    monkeypatch.setattr(OER, "begin", lambda self, t, *m: (made.append(t), real(self, t, *m))[1])
+    td3 = TD3Config(hidden=(8, 8), bc_alpha=2.5)
+    agent = OERConfig(td3=td3, dbc=False, heads="one")
+    settings = {"memory": "joint", "agent": agent, "batch_size": 6}
+    path = sequence(**settings).path
+    assert made == [0]
+    assert sequence.seen["batches"] == [(t, [0.0, 1.0, 2.0]) for t in (0, 1, 2) for _ in range(4)]
+    data = torch.cat([data_of(t).all.obs for t in range(3)])
+    for _, mean in sequence.seen["moments"]:
+        torch.testing.assert_close(mean, data.mean(0))
+    last = rows(path, "task")[-1]
+    # a head of 8 + 1, moments of 3 and 3, and 60 rows of 3 + 1 + 1 + 3 + 2 numbers
+    assert last["bytes"] == 4 * (9 + 6 + 60 * 10) and "per" in last
+    sequence(name="cut", steps=6, **settings)
+    cut = sequence(name="cut", resume=True, **settings).path
+    assert same_policy(path, cut) and rows(cut, "train")[-1] == rows(path, "train")[-1]
+    with pytest.raises(ValueError, match="memory='joint' is one policy"):
+        sequence(name="wrong", memory="joint")
+
+
 def test_a_run_goes_on_with_the_matrix_and_the_data_of_its_task(sequence):
     whole = sequence(name="whole").path
     sequence(name="cut", steps=6)
