@@ -20,7 +20,7 @@ from .memory import Kept, size_of
 from .merging import Merging
 from .penalties import EWC, SI, along
 from .policy import ContinualPolicy, Head
-from .rivals import RIVALS, rival_of
+from .rivals import RIVALS, Penalty, rival_of
 from .saving import load, state_of
 
 
@@ -39,12 +39,14 @@ class OERConfig:
     head of the task before"""
     heads: Literal["each", "one"] = "each"
     """a head and a normaliser for each task, or one of each for all, told the goal"""
-    penalty: Literal["none", "ewc", "si", "agem", "gem", "lwf", "packnet", "exssnet"] = "none"
+    penalty: Penalty = "none"
     """what keeps the one policy (ewc, si, agem, gem: no dbc) or pi (the others) as it was"""
     penalty_weight: float = 1.0
-    """weight of ewc, si, lwf"""
+    """weight of ewc, si, lwf, r-ewc, cuber"""
     merge: Literal["none", "average", "arithmetic", "fisher", "ties"] = "none"
     """pi is made of the tasks' mus, whose trunks are merged; with mu_init first"""
+    merge_when: Literal["at_end", "running"] = "at_end"
+    """of all experts, which are kept, or one by one into the merger, which alone is kept"""
     replay_batch: int = 256
     """rows of each memory per step of pi"""
     lr: float = 3e-4
@@ -99,7 +101,7 @@ class OER:
         self.inner: Inner | None = None
         _, self.optimizer = trained(self.policy, c.lr)
         self.rival = rival_of(c.penalty, c.mu_init, self.policy, c.penalty_weight, seed)
-        self.merging = None if c.merge == "none" else Merging(c.merge)
+        self.merging = None if c.merge == "none" else Merging(c.merge, c.merge_when == "running")
         self.start: Any = None  # the first task's mu, where all start from it
         shared = [p for n, p in self.policy.named_parameters() if n.startswith("trunk")]
         kinds: dict[str, Any] = {"ewc": EWC, "si": SI}

@@ -4,16 +4,17 @@
 (arXiv:2111.09832), Ilharco et al. 2023 (arXiv:2212.04089), Yadav et al. 2023 (arXiv:2306.01708).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..networks import DeterministicActor
+from .fisher import fisher_of, trunk_of
 from .policy import ContinualPolicy
 
+WEIGHT = 0.4  # of task arithmetic
 FLOOR = 1e-6  # of a Fisher: what no state depends on is averaged
 
 
@@ -22,7 +23,7 @@ def average(experts: Tensor, start: Tensor, fisher: Tensor) -> Tensor:
     return experts.mean(0)
 
 
-def arithmetic(experts: Tensor, start: Tensor, fisher: Tensor, weight: float = 0.4) -> Tensor:
+def arithmetic(experts: Tensor, start: Tensor, fisher: Tensor, weight: float = WEIGHT) -> Tensor:
     """Return start + weight times the sum of what each expert changed."""
     return start + weight * (experts - start).sum(0)
 
@@ -58,76 +59,68 @@ MERGES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 }
 
 
-def trunk_of(actor: DeterministicActor) -> list[nn.Linear]:
-    """Return an actor's layers but its last, which is its task's head."""
-    return [m for m in actor.net if isinstance(m, nn.Linear)][:-1]
+def flat_of(layers: Iterable[nn.Module]) -> Tensor:
+    """Return the weights [P] of layers, one by one, each weight before its bias."""
+    return torch.cat([p.detach().flatten() for layer in layers for p in layer.parameters()])
 
 
-def flat_trunk(actor: DeterministicActor) -> Tensor:
-    """Return the weights [P] of an actor's trunk, layer by layer, each weight before its bias."""
-    return torch.cat([p.detach().flatten() for m in trunk_of(actor) for p in m.parameters()])
+def running(how: str, both: Tensor, start: Tensor, importance: Tensor) -> Tensor:
+    """Return what a merger and one more expert, `both` [2, P], make, where no other is left.
 
-
-def fisher_of(actor: DeterministicActor, obs: Tensor) -> Tensor:
-    """Return the diagonal Fisher [P] of a trunk at z-scores [B, O], of a policy of unit variance.
-
-    Mean over states of sum_k (d mu_k / d theta)^2, exactly: of a layer y = W x + b the squares are
-    (d mu_k / d y_i)^2 x_j^2.
+    `importance` [2, P]: of the merger the sum of the Fishers that went into it, or [2, 1] counts.
+    By it, and by task arithmetic, one by one is all at once; TIES elects between two at a time.
     """
-    layers, x = trunk_of(actor), obs
-    inputs, outputs = [], []
-    for layer in layers:
-        inputs.append(x)
-        outputs.append(layer(x))
-        x = F.relu(outputs[-1])
-    last = actor.net[-1]
-    action = torch.tanh(last(x))
-    weights = [torch.zeros_like(layer.weight) for layer in layers]
-    biases = [torch.zeros_like(layer.bias) for layer in layers]
-    for k in range(action.shape[1]):
-        grads = torch.autograd.grad(action[:, k].sum(), outputs, retain_graph=True)
-        for weight, bias, g, given in zip(weights, biases, grads, inputs, strict=True):
-            squares = g.square()
-            weight += squares.T @ given.detach().square() / len(obs)
-            bias += squares.mean(0)
-    pairs = zip(weights, biases, strict=True)
-    return torch.cat([p.flatten() for pair in pairs for p in pair])
+    if how == "arithmetic":
+        return both[0] + WEIGHT * (both[1] - start)
+    return ties(both, start, importance) if how == "ties" else by_fisher(both, start, importance)
 
 
 class Merging:
     """Experts of the finished tasks, whose trunks are merged anew at each task's end.
 
-    The first task's expert is what all start from.
+    The first task's expert is what all start from. `one_by_one`: no expert is kept, but the merger
+    (which is the policy), the first one, and by Fisher the sum of the Fishers.
     """
 
-    def __init__(self, how: str) -> None:
-        self.merge = MERGES[how]
+    def __init__(self, how: str, one_by_one: bool = False) -> None:
+        self.how, self.one_by_one, self.count = how, one_by_one, 0
         self.experts: list[Tensor] = []  # [P] each
-        self.fishers: list[Tensor] = []
+        self.fishers: list[Tensor] = []  # where the merger needs them
 
     @torch.no_grad()
     def add(
         self, task: int, actor: DeterministicActor, obs: Tensor, policy: ContinualPolicy
     ) -> None:
         """Add a task's expert, with z-scores [B, O] of its data, and give the policy the merger."""
+        merged, expert = flat_of(policy.trunk), flat_of(trunk_of(actor))
         policy.take(task, actor)  # its head, and a trunk that the merger takes the place of
-        self.experts.append(flat_trunk(actor))
-        with torch.enable_grad():
-            self.fishers.append(fisher_of(actor, obs))
-        start = self.experts[0]
-        flat = self.merge(torch.stack(self.experts), start, torch.stack(self.fishers))
+        if self.how == "fisher":
+            with torch.enable_grad():
+                self.fishers.append(fisher_of(actor, obs).clamp(min=FLOOR))
+        if not self.count or not self.one_by_one:
+            self.experts.append(expert)
+        start, both = self.experts[0], torch.stack([merged, expert])
+        counts = torch.tensor([[float(self.count)], [1.0]])
+        importance = torch.stack(self.fishers) if self.fishers else counts
+        if self.one_by_one and self.count:
+            flat = running(self.how, both, start, importance)
+            self.fishers = [importance.sum(0)] if self.fishers else []
+        else:
+            flat = MERGES[self.how](torch.stack(self.experts), start, importance)
+        self.count += 1
         at = 0
         for p in policy.trunk.parameters():
             p.copy_(flat[at : at + p.numel()].view_as(p))
             at += p.numel()
 
     def state_dict(self) -> dict[str, Any]:
-        """Experts and Fishers."""
-        return {"experts": self.experts, "fishers": self.fishers}
+        """What is kept of the experts."""
+        return {"experts": self.experts, "fishers": self.fishers, "count": self.count}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`."""
         self.experts, self.fishers = list(state["experts"]), list(state["fishers"])
+        self.count = int(state["count"])
 
     @property
     def numbers(self) -> int:

@@ -19,6 +19,17 @@ def step_within(optimizer: Optimizer, loss: Tensor, mine: Tensor) -> None:
         flat.copy_(torch.where(mine, flat, before))
 
 
+def heads_of(policy: ContinualPolicy, task: int, *, trunk: bool) -> Tensor:
+    """Return which numbers [P] of a flat policy are a task's head, and its trunk's if told so."""
+    parts = []
+    for name, p in policy.named_parameters():
+        mine = torch.full_like(p, trunk and name.startswith("trunk"), dtype=torch.bool)
+        if name.startswith("head"):
+            mine[task] = True
+        parts.append(mine.flatten())
+    return torch.cat(parts)
+
+
 class PackNet:
     """Mallya & Lazebnik 2018 (arXiv:1711.05769) on pi; a `Rival`.
 

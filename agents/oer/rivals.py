@@ -1,15 +1,19 @@
 """Rivals of a replay: other ways in which pi, cloning mu, is kept from forgetting."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 from torch.optim import Optimizer
 
+from .cuber import CUBER
 from .exssnet import ExSSNeT
 from .lwf import LwF
 from .packnet import PackNet
 from .policy import ContinualPolicy
+from .rewc import REWC
+
+Penalty = Literal["none", "ewc", "si", "agem", "gem", "lwf", "packnet", "exssnet", "r-ewc", "cuber"]
 
 
 class Rival(Protocol):
@@ -50,6 +54,8 @@ RIVALS: dict[str, Callable[[ContinualPolicy, float, int], Rival]] = {
     "lwf": LwF,
     "packnet": PackNet,
     "exssnet": ExSSNeT,
+    "r-ewc": REWC,
+    "cuber": CUBER,
 }
 
 

@@ -69,6 +69,8 @@ def _refuse_rivals(c: Any) -> None:
             "each task: set memory='none', agent.dbc=True, agent.heads='each', got "
             f"{c.memory!r}, {a.dbc}, {a.heads!r}"
         )
+    if a.merge == "none" and a.merge_when != "at_end":
+        raise ValueError(f"merge_when={a.merge_when!r} is of merged experts: set agent.merge too")
     if a.merge != "none" and (rival or a.mu_init != "first" or c.clone_finish):
         raise ValueError(
             f"merge={a.merge!r} is of mus that start alike: set agent.mu_init='first' (got "

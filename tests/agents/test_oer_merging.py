@@ -4,16 +4,15 @@ import pytest
 import torch
 
 from reverie.agents.networks import DeterministicActor
+from reverie.agents.oer.fisher import fisher_of, trunk_of
 from reverie.agents.oer.merging import (
     MERGES,
     Merging,
     arithmetic,
     average,
     by_fisher,
-    fisher_of,
-    flat_trunk,
+    flat_of,
     ties,
-    trunk_of,
 )
 from reverie.agents.oer.policy import ContinualPolicy
 
@@ -69,8 +68,9 @@ def test_the_policy_has_the_merged_trunk_and_each_tasks_own_head(how):
     merging.add(0, experts[0], obs, policy)
     torch.testing.assert_close(policy(obs, 0, raw=False), experts[0](obs))  # one alone is itself
     merging.add(1, experts[1], obs, policy)
-    start, fishers = flat_trunk(experts[0]), [fisher_of(e, obs) for e in experts]
-    rows = torch.stack([flat_trunk(e) for e in experts])
+    fishers = [fisher_of(e, obs) for e in experts]
+    rows = torch.stack([flat_of(trunk_of(e)) for e in experts])
+    start = rows[0]
     want = MERGES[how](rows, start, torch.stack(fishers))
     got = torch.cat([p.detach().flatten() for p in policy.trunk.parameters()])
     torch.testing.assert_close(got, want)
@@ -78,4 +78,21 @@ def test_the_policy_has_the_merged_trunk_and_each_tasks_own_head(how):
     for task, own in enumerate(experts):
         assert torch.equal(policy.head_weight[task], own.net[-1].weight)
         assert torch.equal(policy.head_bias[task], own.net[-1].bias)
-    assert merging.numbers == 2 * 2 * len(want)
+    assert merging.numbers == (4 if how == "fisher" else 2) * len(want)
+
+
+@pytest.mark.parametrize("how", MERGES)
+def test_experts_merged_one_by_one(how):
+    """Three: by averages and sums as all at once; TIES as the merger of a merger and the third."""
+    policy, merging = ContinualPolicy(3, 2, (5, 4), 3), Merging(how, True)
+    experts, obs = [expert(seed) for seed in range(3)], torch.randn(9, 3)
+    for task, one in enumerate(experts):
+        merging.add(task, one, obs, policy)
+    rows = torch.stack([flat_of(trunk_of(e)) for e in experts])
+    want = MERGES[how](rows, rows[0], torch.stack([fisher_of(e, obs) for e in experts]))
+    if how == "ties":
+        first = ties(rows[:2], rows[0], NONE)
+        want = ties(torch.stack([first, rows[2]]), rows[0], NONE)
+    torch.testing.assert_close(flat_of(policy.trunk), want)
+    # the first expert, and the Fishers' sum
+    assert merging.numbers == (2 if how == "fisher" else 1) * len(want)

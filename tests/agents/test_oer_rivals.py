@@ -106,7 +106,7 @@ def test_merged_mus_start_from_the_first_and_pi_is_their_merger(how):
         torch.testing.assert_close(got, experts.mean(0))
     assert torch.equal(learner.policy.head_weight[2], learner.inner.actor.net[-1].weight)
     trunk = 2 * 8 + 8 + 8 * 6 + 6
-    assert learner.bytes == 4 * (3 * (6 + 1 + 2 * 2) + 2 * 3 * trunk)
+    assert learner.bytes == 4 * (3 * (6 + 1 + 2 * 2) + (6 if how == "fisher" else 3) * trunk)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,10 @@ def test_merged_mus_start_from_the_first_and_pi_is_their_merger(how):
         {"penalty": "packnet"},
         {"penalty": "lwf"},
         {"penalty": "exssnet", "mu_init": "previous"},
+        {"penalty": "r-ewc"},
+        {"penalty": "cuber"},
         {"mu_init": "first", "merge": "fisher"},
+        {"mu_init": "first", "merge": "fisher", "merge_when": "running"},
     ],
     ids=str,
 )

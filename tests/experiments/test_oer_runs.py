@@ -196,6 +196,7 @@ def test_what_is_wrong_is_told_before_anything_is_written(tmp_path):
         ({"steps": 661}, "more than 2 tasks of 330"),
         ({"env": "reverie/Hopper-v5"}, "unknown family"),
         ({"agent": OERConfig(penalty="ewc")}, "set dbc=False"),
+        ({"agent": OERConfig(merge_when="running")}, "set agent.merge too"),
         ({"agent": OERConfig(penalty="exssnet"), "memory": "none"}, "no mask yet"),
         ({"agent": OERConfig(dbc=False, penalty="agem"), "memory": "none"}, "needs memory"),
     ]
