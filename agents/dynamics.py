@@ -17,6 +17,7 @@ from .api import Bounds, within
 from .networks import EnsembleLinear, initialise, step
 from .norms import EnsembleNorm
 from .seeding import generator
+from .spectral import FIRST, SpectralNorm
 from .training import adam, flatten
 
 
@@ -34,6 +35,8 @@ class DynamicsConfig:
     """transitions per gradient step, of which each member sees half"""
     steps: int = 10_000
     """gradient steps of a fit"""
+    spectral: bool = False
+    """spectral norm of all layers but what gives the log standard deviations (the OER authors)"""
     bounds: ClassVar[Bounds] = {
         "members": (1, 1000),
         "hidden": (1, 16_384),
@@ -47,8 +50,8 @@ class DynamicsEnsemble(nn.Module):
     """E Gaussian models of (next_obs - obs, reward) given (obs, action), evaluated together.
 
     Inputs and outputs are z-scored by the data that it was fitted to. As in d3rlpy 1.1.1, which
-    OER builds on, without its spectral norm. `layer_norm`: of each hidden layer. `target`: delta,
-    or next for models of next_obs itself.
+    OER builds on, with its spectral norm where that is asked for. `layer_norm`: of each hidden
+    layer. `target`: delta, or next for models of next_obs itself.
     """
 
     mean_in: Tensor
@@ -81,6 +84,10 @@ class DynamicsEnsemble(nn.Module):
             self.register_buffer(f"mean_{name}", torch.zeros(width))
             self.register_buffer(f"std_{name}", torch.ones(width))
         initialise(self, generator(seed, "dynamics weights"))
+        self.spectral: SpectralNorm | None = None
+        if c.spectral:
+            self.spectral = SpectralNorm(self._bounded(), generator(seed, "dynamics norm"))
+            self.spectral.improve(self._bounded(), FIRST)
         self.generator = generator(seed, "dynamics")
         self._optimizer: torch.optim.Adam | None = None
 
@@ -89,14 +96,27 @@ class DynamicsEnsemble(nn.Module):
         x = (torch.cat([obs, action], -1) - self.mean_in) / self.std_in
         x = x.expand(self.config.members, -1, -1)
         for i, layer in enumerate(self.layers):
-            x = layer(x)
+            x = layer(x) if self.spectral is None else self._divided(i, layer, x)
             if self.norms:
                 x = self.norms[i](x, False)
             x = F.silu(x)
-        mean, raw = self.head(x).chunk(2, -1)
+        head = self.head(x) if self.spectral is None else self._divided(-1, self.head, x)
+        mean, raw = head.chunk(2, -1)
         # Soft bounds (Chua et al. 2018, appendix A.1).
         log_std = self.max_log_std - F.softplus(self.max_log_std - raw)
         return mean, self.min_log_std + F.softplus(log_std - self.min_log_std)
+
+    def _bounded(self) -> list[Tensor]:
+        """Return the weights that spectral norm divides: of the head those of the means."""
+        layers: Any = self.layers
+        return [*(layer.weight for layer in layers), self.head.weight[..., : self.obs_dim + 1]]
+
+    def _divided(self, i: int, layer: Any, x: Tensor) -> Tensor:
+        """Return what a layer makes of x [E, B, I], with spectral norm; -1 is the head."""
+        assert self.spectral is not None
+        weight = self.spectral(i % (len(self.layers) + 1), self._bounded()[i])
+        rest = layer.weight[..., weight.shape[2] :]
+        return torch.baddbmm(layer.bias, x, torch.cat([weight, rest], 2))
 
     def _targets(self, batch: Transitions) -> Tensor:
         out: Tensor = (self._raw(batch) - self.mean_out) / self.std_out
@@ -127,6 +147,8 @@ class DynamicsEnsemble(nn.Module):
         mask = (torch.rand(shape, generator=self.generator) < 0.5).float()
         if (known := batch.extra.get(NEXT_KNOWN)) is not None:
             mask = mask * known[:, None]
+        if self.spectral is not None:
+            self.spectral.improve(self._bounded())
         loss = self.loss(batch, mask)
         step(self._optimizer, loss)
         return loss.detach()

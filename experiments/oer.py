@@ -123,7 +123,7 @@ _PAPER_SIZES = Config(
     task_steps=150_000,
     batch_size=1024,
     agent=OERConfig(replay_batch=1000),
-    dynamics=DynamicsConfig(steps=500_000, lr=1e-4, batch_size=1024),
+    dynamics=DynamicsConfig(steps=500_000, lr=1e-4, batch_size=1024, spectral=True),
     run=RunOptions(eval_every=0, log_every=5000, checkpoint_every=50_000, eval_episodes=100),
 )
 PRESETS = {
@@ -206,6 +206,7 @@ def look(run: Run, c: Config, s: Learning, judged: Evaluation | None) -> Evaluat
         if judged is not None and at_end:
             return judged._replace(extra=report(c, s))
         now, returns = judge_all(c, s, lambda: run.stopping)
+        s.curve.append((s.learner.task, returns[s.learner.task]))
         return now._replace(extra=returns_of(returns, s.learner.task))
 
     def row() -> dict[str, Any]:

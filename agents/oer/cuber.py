@@ -75,6 +75,7 @@ class CUBER:
         self.gradients: list[list[Tensor]] = []  # the last of each old task, [H, I + 1] each
         self.helped: list[list[int]] | None = None  # old tasks of each layer, by the first step
         self.begun = self._layers()
+        self.mine = heads_of(policy, 0, trunk=True)
         self.last = self.begun  # the gradient of the last step
 
     @property
@@ -92,6 +93,7 @@ class CUBER:
     def begin(self, task: int) -> None:
         """Start a task: whom it helps, its first step says."""
         self.task, self.helped, self.begun = task, None, self._layers()
+        self.mine = heads_of(self.policy, task, trunk=True)
         self.last = [torch.zeros_like(w) for w in self.begun]
 
     def meet(self, obs: Tensor, action: Tensor) -> None:
@@ -119,7 +121,7 @@ class CUBER:
         every = zip(now, self.begun, self.spaces, self.helped, strict=True)
         moved = [((w - w0) @ s.of(t)).norm() for w, w0, s, tasks in every for t in tasks]
         total = loss + self.weight * torch.stack(moved).sum() if moved else loss
-        step_within(optimizer, total, heads_of(self.policy, self.task, trunk=True))
+        step_within(optimizer, total, self.mine)
         self.take_back([w.detach() for w in now])
 
     @torch.no_grad()

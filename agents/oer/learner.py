@@ -42,7 +42,7 @@ class OERConfig:
     penalty: Penalty = "none"
     """what keeps the one policy (ewc, si, agem, gem: no dbc) or pi (the others) as it was"""
     penalty_weight: float = 1.0
-    """weight of ewc, si, lwf, r-ewc, cuber"""
+    """weight of ewc, si, lwf, r-ewc, cuber, r-walk"""
     merge: Literal["none", "average", "arithmetic", "fisher", "ties"] = "none"
     """pi is made of the tasks' mus, whose trunks are merged; with mu_init first"""
     merge_when: Literal["at_end", "running"] = "at_end"

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..networks import DeterministicActor, step
+from ..networks import DeterministicActor
 from .fisher import affine, sides, squared
+from .packnet import heads_of, step_within
 from .policy import ContinualPolicy
 
 
@@ -44,6 +45,7 @@ class REWC:
 
     def __init__(self, policy: ContinualPolicy, weight: float, seed: int = 0) -> None:
         self.policy, self.weight, self.task = policy, weight, 0
+        self.mine = heads_of(policy, 0, trunk=True)
         self.anchors: list[list[Anchor]] = []  # of each old task, of each layer
 
     @property
@@ -52,8 +54,8 @@ class REWC:
         return sum(x.numel() for task in self.anchors for anchor in task for x in anchor)
 
     def begin(self, task: int) -> None:
-        """Start a task."""
-        self.task = task
+        """Start a task, in which other heads stand still."""
+        self.task, self.mine = task, heads_of(self.policy, task, trunk=True)
 
     def meet(self, obs: Tensor, action: Tensor) -> None:
         """Nothing is asked of the data."""
@@ -66,7 +68,7 @@ class REWC:
 
     def step(self, optimizer: Optimizer, loss: Tensor, obs: Tensor) -> None:
         """Step down the task's loss and the penalty."""
-        step(optimizer, loss + self.penalty() if self.anchors else loss)
+        step_within(optimizer, loss + self.penalty() if self.anchors else loss, self.mine)
 
     def end(self, obs: Tensor) -> None:
         """Anchor the trunk as it is, by the Fisher of a policy of unit variance."""

@@ -12,6 +12,7 @@ from .lwf import LwF
 from .packnet import PackNet
 from .policy import ContinualPolicy
 from .rewc import REWC
+from .rwalk import RWalk
 
 Penalty = Literal["none", "ewc", "si", "agem", "gem", "lwf", "packnet", "exssnet", "r-ewc", "cuber"]
 
@@ -56,6 +57,7 @@ RIVALS: dict[str, Callable[[ContinualPolicy, float, int], Rival]] = {
     "exssnet": ExSSNeT,
     "r-ewc": REWC,
     "cuber": CUBER,
+    "r-walk": RWalk,
 }
 
 

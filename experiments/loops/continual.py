@@ -16,7 +16,7 @@ from ...agents.oer.conflict import Conflict
 from ...agents.oer.distilled import Actor, Distilled
 from ...agents.oer.keeping import Keeping, model_of
 from ...agents.oer.learner import OER
-from ...agents.oer.metrics import normalise, summary
+from ...agents.oer.metrics import frozen_at_best, libero, normalise, summary
 from ...agents.oer.policy import TaskPolicy
 from ...agents.playing import EVAL_SEED, Evaluation, evaluate, never
 from ...agents.seeding import stream_seed
@@ -95,6 +95,7 @@ class Learning:
     generator: Any = None  # of the rows of that task, while it is fitted: a memory
     distances: list[dict[str, float]] = field(default_factory=list)  # of each task closed
     matrix: list[list[float]] = field(default_factory=list)  # returns on all tasks, after each
+    curve: list[tuple[int, float]] = field(default_factory=list)  # task, its return, inside it
 
     def state_dict(self) -> dict[str, Any]:
         """What a continuation needs, also inside the end of a task."""
@@ -108,7 +109,7 @@ class Learning:
             "generator": None if self.generator is None else self.generator.state_dict(),
             "followed": self.tape is not None and self.tape.followed,
             "conflict": self.conflict.state_dict(),
-            "counts": (self.metrics, self.anchored, self.distances, self.matrix),
+            "counts": (self.metrics, self.anchored, self.distances, self.matrix, self.curve),
         }
 
     def load_state_dict(self, c: Any, state: dict[str, Any]) -> None:
@@ -119,7 +120,8 @@ class Learning:
             data.load_state_dict(kept)
         self.source = source_of(c, self.datasets, self.learner.task)
         self.conflict.load_state_dict(state["conflict"], self.learner)
-        self.metrics, self.anchored, self.distances, self.matrix = state["counts"]
+        self.metrics, self.anchored, self.distances, self.matrix, curve = state["counts"]
+        self.curve = [(int(task), float(value)) for task, value in curve]
         if state["model"] is not None:
             self.open_model(c)
             assert self.model is not None and self.rows is not None
@@ -198,7 +200,20 @@ def report(c: Any, s: Learning) -> dict[str, float]:
         low = np.array([card.random_return for card in cards], float)
         high = np.array([card.reference_return for card in cards], float)
         row |= summary(normalise(np.array(s.matrix)[:, :n], low, high))
+        if s.curve:
+            row |= along(s, low, high)
     return row
+
+
+def along(s: Learning, low: Any, high: Any) -> dict[str, float]:
+    """Return LIBERO's metrics by the scores of each task along its own training, to its end."""
+    matrix = normalise(np.array(s.matrix)[:, : len(low)], low, high)
+    own = []
+    for k in range(len(low)):
+        inside = [value for task, value in s.curve if task == k]
+        scores = normalise(np.array([inside]).T, low[k], high[k])[:, 0]
+        own.append(float(np.mean(frozen_at_best(np.append(scores, matrix[k, k])))))
+    return libero(matrix, np.array(own))
 
 
 def matrix_of(run: Path) -> Any:

@@ -34,13 +34,17 @@ def test_without_rotation_it_is_ewc(rotated, monkeypatch):
     if not rotated:
         eyes = lambda x, g: (torch.eye(g.shape[2]), torch.eye(x.shape[1]))  # noqa: E731
         monkeypatch.setattr(rewc, "rotations", eyes)
-    learner, want = learner_of(penalty="r-ewc", penalty_weight=3.0), []
+    learner, want, turned = learner_of(penalty="r-ewc", penalty_weight=3.0), [], []
     for task in range(2):
         task_of(learner, task)
         actor = DeterministicActor(2, 1, (8, 6))
         learner.policy.give(task, actor)
         z = (batch(task).obs - learner.policy.mean[task]) / learner.policy.std[task]
         want.append((fisher_of(actor, z), flat_of(learner.policy.trunk)))
+        for i, (x, g) in enumerate(sides(actor, z)):
+            left, right = rewc.rotations(x, g)
+            fisher = sum((a @ left).square().T @ (x @ right).square() for a in g) / len(x)
+            turned.append((i, left, right, fisher, affine(learner.policy.trunk)[i].detach()))
     assert learner.rival.penalty() > 0  # of the first task: the second has moved pi
     learner.begin(2, learner.policy.mean[0], learner.policy.std[0])
     with torch.no_grad():
@@ -50,6 +54,9 @@ def test_without_rotation_it_is_ewc(rotated, monkeypatch):
     ewc = sum(1.5 * (f * (now - at).square()).sum() for f, at in want)
     got = learner.rival.penalty()
     assert torch.isclose(got, ewc, rtol=1e-4) != rotated
+    layers = affine(learner.policy.trunk)
+    costs = [(f * (u2.T @ (layers[i] - at) @ u1).square()).sum() for i, u2, u1, f, at in turned]
+    torch.testing.assert_close(got, 1.5 * sum(costs))
     z = learner.scaled(batch(2)).obs
     target = learner.inner.actor(z).detach()
     loss = (learner.policy(z, 2, raw=False) - target).square().mean() + got

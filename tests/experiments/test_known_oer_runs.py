@@ -172,6 +172,35 @@ def test_a_rival_meets_the_tasks_rows_and_its_figures_stand_in_the_rows(
     assert same_policy(path, cut) and rows(cut, "task") == rows(path, "task")
 
 
+def test_liberos_metrics_are_of_scores_along_each_task():
+    """Two tasks of -10 to 0 and 0 to 40: scores inside .2, .9 and .5, at the ends .6 and .25.
+
+    FWT: (.2 + .9 + .9) / 3, the best stays; (.5 + .5) / 2. The first task ends at .3: it lost .3.
+    """
+    data = [data_of(task) for task in range(2)]
+    learner = OER(3, 1, 2, OERConfig(td3=TD3Config(hidden=(8, 8))), seed=0)
+    learner.begin(1, *data[1].moments())
+    inside = [(0, -8.0), (0, -1.0), (1, 20.0)]
+    s = Learning(learner, None, data, [], matrix=[[-4.0, 0.0], [-7.0, 10.0]], curve=inside)
+    row = report(oer.Config(tasks=2, memory="none"), s)
+    first, second = (0.2 + 0.9 + 0.9) / 3, 0.5
+    assert row["fwt"] == pytest.approx((first + second) / 2)
+    assert row["nbt"] == pytest.approx(0.3 / 2)
+    assert row["auc"] == pytest.approx(((first + 0.3) / 2 + second) / 2)
+    s.curve = []
+    assert "fwt" not in report(oer.Config(tasks=2, memory="none"), s)
+
+
+def test_returns_inside_a_task_are_kept_along_it(sequence):
+    """Judged every second step, ends too: of each task one inside it, its own."""
+    path = sequence(eval_every=2).path
+    # scores of 0, 101, 202 by their references: each task's own does not change
+    assert rows(path, "task")[-1]["fwt"] == pytest.approx((1 + 101 / 40 + 19.2) / 3)
+    sequence(name="cut", eval_every=2, steps=6)
+    cut = sequence(name="cut", eval_every=2, resume=True).path
+    assert rows(cut, "task") == rows(path, "task")
+
+
 def test_all_tasks_are_learned_at_once(sequence, monkeypatch):
     """Every batch has rows of all three tasks, critics go on, moments are those of all data."""
     made, real = [], OER.begin
