@@ -29,7 +29,9 @@ class Anchor(NamedTuple):
 def rotations(given: Tensor, grads: Tensor) -> tuple[Tensor, Tensor]:
     """Return the eigenvectors of E[g g^T] and of E[x x^T], as columns."""
     g = grads.flatten(0, 1)
-    return tuple(torch.linalg.eigh(x.T @ x / len(given)).eigenvectors for x in (g, given))
+    # Contiguous, as what is read from a checkpoint: products round by the layout.
+    left, right = (torch.linalg.eigh(x.T @ x / len(given)).eigenvectors for x in (g, given))
+    return left.contiguous(), right.contiguous()
 
 
 class REWC:

@@ -14,19 +14,21 @@ from reverie.agents.training import trained
 
 
 def test_directions_of_inputs_by_hand():
-    """Energies 9, 4 and 1 of 14; then 16 in a new direction, 4 and 1 in old ones."""
+    """Energies 9, 4 and 1 of 14; then 16 in a new direction, 4 and 1 in old ones, twice."""
     space = Space(4)
     space.add(torch.diag(torch.tensor([3.0, 2.0, 1.0, 0.0])), 0.9)  # 13 of 14 are .93
     assert space.bases.abs().T.tolist() == [[1, 0, 0, 0], [0, 1, 0, 0]]
     assert space.tasks[0].tolist() == [0, 1]
+    space.add(torch.diag(torch.tensor([1.0, 2.0, 0.0, 4.0])), 0.99)  # all of 21
+    assert space.bases.abs().T.tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]]
+    assert space.tasks[1].tolist() == [0, 1, 2]
     space.add(torch.diag(torch.tensor([1.0, 2.0, 0.0, 4.0])), 0.9)  # 20 of 21
-    assert space.bases.abs().T[2].tolist() == [0, 0, 0, 1]
-    assert space.tasks[1].tolist() == [1, 2]  # the old direction 1, not 0
-    assert space.of(1).abs().T.tolist() == [[0, 1, 0, 0], [0, 0, 0, 1]]
-    # without task 1's: what the other needs stays
-    assert space.without([1]).abs().T.tolist() == [[1, 0, 0, 0], [0, 1, 0, 0]]
-    assert space.without([0]).shape == (4, 2) and space.without([0, 1]).shape == (4, 0)
-    torch.testing.assert_close(space.bases.T @ space.bases, torch.eye(3))
+    assert space.tasks[2].tolist() == [1, 2] and space.bases.shape == (4, 3)
+    assert space.of(2).abs().T.tolist() == [[0, 1, 0, 0], [0, 0, 0, 1]]
+    # what only tasks 1 and 2 need is the third; what task 2 does not, the first
+    assert space.without([1, 2]).abs().T.tolist() == [[1, 0, 0, 0], [0, 1, 0, 0]]
+    assert space.without([0, 1]).abs().T.tolist() == [[0, 1, 0, 0], [0, 0, 0, 1]]
+    assert space.without([0]).shape == (4, 3) and space.without([0, 1, 2]).shape == (4, 0)
     exact = Space(2)
     exact.add(torch.eye(2), 1.0)
     assert exact.bases.shape == (2, 2)

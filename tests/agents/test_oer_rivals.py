@@ -11,7 +11,7 @@ from reverie.agents.oer.lwf import LwF
 from reverie.agents.oer.packnet import PackNet
 from reverie.agents.oer.policy import FREE, ContinualPolicy
 from reverie.agents.training import trained
-from reverie.experiments.runs.codec import encode
+from reverie.experiments.runs.codec import decode, encode
 
 
 def test_a_packed_task_never_drifts_however_long_others_train():
@@ -147,7 +147,7 @@ def test_a_saved_rival_continues_bit_for_bit(settings, inside, monkeypatch):
         return learner
 
     def restored(learner):
-        state = copy.deepcopy(learner.state_dict())
+        state = decode(*encode(learner.state_dict()))  # as from a checkpoint
         other = learner_of(**settings)
         other.load_state_dict(state)
         return other
