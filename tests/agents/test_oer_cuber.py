@@ -54,6 +54,7 @@ def test_whom_a_first_gradient_helps(monkeypatch):
     assert net.choose([torch.tensor([[-4.0, -1.0]])]) == [[2]]
     assert net.choose([torch.tensor([[4.0, 4.0]])]) == [[0]]  # 2, then 0 or 1, of which one is left
     monkeypatch.setattr(cuber, "MOST", 3)
+    assert net.choose([torch.tensor([[4.0, 1.0]])]) == [[0]]  # task 1 overlaps too little
     assert sorted(net.choose([torch.tensor([[4.0, 4.0]])])[0]) == [0, 1]
 
 
