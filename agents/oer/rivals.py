@@ -14,7 +14,9 @@ from .policy import ContinualPolicy
 from .rewc import REWC
 from .rwalk import RWalk
 
-Penalty = Literal["none", "ewc", "si", "agem", "gem", "lwf", "packnet", "exssnet", "r-ewc", "cuber"]
+Penalty = Literal[
+    "none", "ewc", "si", "agem", "gem", "lwf", "packnet", "exssnet", "r-ewc", "cuber", "r-walk"
+]
 
 
 class Rival(Protocol):

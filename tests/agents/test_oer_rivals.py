@@ -1,6 +1,7 @@
 """Rivals of a replay: PackNet, LwF and merged experts, as pi's way not to forget."""
 
 import copy
+from typing import get_args
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from reverie.agents.oer import exssnet
 from reverie.agents.oer.lwf import LwF
 from reverie.agents.oer.packnet import PackNet
 from reverie.agents.oer.policy import FREE, ContinualPolicy
+from reverie.agents.oer.rivals import RIVALS, Penalty
 from reverie.agents.training import trained
 from reverie.experiments.runs.codec import decode, encode
 
@@ -170,3 +172,7 @@ def test_momentum_does_not_move_what_is_frozen():
     net.begin(1)
     net.step(optimizer, policy(x, 1, raw=False).sum(), x)
     assert torch.equal(policy.head_weight[0], before)
+
+
+def test_every_rival_can_be_asked_for():
+    assert set(get_args(Penalty)) == {"none", "ewc", "si", "agem", "gem", *RIVALS}
