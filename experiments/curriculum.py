@@ -71,6 +71,7 @@ class Config(UpdateOptions):
 
 PRESETS = {
     "default": Config(),
+    "quick": Config(context=("length=log:0.3:3:10",), steps=24_000),  # as long as MBTL's
     "plr": Config(rule="plr"),
     "sfl": Config(rule="sfl"),
 }

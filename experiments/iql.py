@@ -20,7 +20,7 @@ class Config(OfflineOptions):
     """the learner"""
 
 
-PRESETS = {"default": Config()}
+PRESETS = {"default": Config(), "quick": Config(steps=20_000)}
 STEP = "gradient steps"
 
 

@@ -68,6 +68,9 @@ class Config(SourceOptions):
 _CART, _POLE = "reverie/CartPoleSwingUp-v0", "reverie/PendulumSwingUp-v0"
 PRESETS = {
     "default": Config(),
+    "quick": Config(
+        env=_CART, context=("length=log:0.3:3:6",), steps=4_000, trials=2, middle_trials=2
+    ),
     "cart-length-log": Config(env=_CART, context=("length=log:0.3:3:20",), steps=18_000),
     "cart-length-linear": Config(env=_CART, context=("length=lin:0.3:3:20",)),
     "cart-gear-log": Config(env=_CART, context=("gear=log:0.3:3:20",)),

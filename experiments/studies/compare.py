@@ -1,13 +1,15 @@
-"""`reverie compare SUITE.toml`: arms x tasks x seeds on an engine, resumable."""
+"""`reverie compare SUITE`: arms x tasks x seeds on an engine, resumable."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...buffers.aside import write_text
+from ...envs.errors import unknown
 from ..runs.config import parse
 from ..runs.stopping import stop_on_signals
 from . import tables
+from .claims import HERE
 from .engines import EngineOptions, engine_of
 from .groups import jobs_of, note_asked
 from .jobs import Job
@@ -46,7 +48,7 @@ def run_all(entries: Sequence[Entry], engine: Engine, as_one: bool = False) -> N
 
 @dataclass(frozen=True)
 class CompareOptions(EngineOptions):
-    """Run a suite to its end and write its table, curves and CSVs."""
+    """Run a suite, a file or the name of one of ours, to its end; write table, curves and CSVs."""
 
     threads: int = 1
     """CPU threads of each run"""
@@ -58,16 +60,29 @@ class CompareOptions(EngineOptions):
     """folder of the small files to keep: CSV, stamps, table, curves"""
 
 
+def suite_file(name: str) -> Path:
+    """Return the file of a suite: a path, or the name of one of ours (`mbtl`).
+
+    Raises FileNotFoundError for a path, and ValueError for a name, under which there is none.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.suffix or len(path.parts) != 1:
+        raise FileNotFoundError(f"{path}: no such suite")
+    ours = {p.stem: p for p in (HERE / "suites").glob("*.toml")}
+    if name not in ours:
+        raise unknown("suite", name, ours)
+    return ours[name]
+
+
 def main(args: Sequence[str]) -> int:
     """Run `reverie compare SUITE.toml`; the exit status is 1 if a run did not finish."""
     named = bool(args) and not args[0].startswith("-")
     if not named and not {"-h", "--help"} & set(args):
-        raise ValueError("`reverie compare` needs a suite: reverie compare SUITE.toml --jobs 2")
-    options = parse(CompareOptions, args[1:] if named else args, "compare SUITE.toml")
-    path = Path(args[0])
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such suite")
-    suite, entries = read_suite(path, options.out)
+        raise ValueError("`reverie compare` needs a suite: reverie compare ncap --jobs 2")
+    options = parse(CompareOptions, args[1:] if named else args, "compare SUITE")
+    suite, entries = read_suite(suite_file(args[0]), options.out)
     engine = engine_of(options, options.threads)
     with stop_on_signals():
         run_all(entries, engine, options.population)

@@ -17,6 +17,8 @@ from reverie.experiments import bc, cli, load_run, ncap
 from reverie.experiments.runs import stamp
 from reverie.experiments.runs.config import read_config, save_config
 from reverie.experiments.studies import compare, plots, pool
+from reverie.experiments.studies.claims import HERE
+from reverie.experiments.studies.compare import suite_file
 from reverie.experiments.studies.jobs import beside
 from reverie.experiments.studies.results import last_rows, read_results, write_results
 from reverie.experiments.studies.suite import DAMAGED, OTHER, parse_seeds, parse_suite, read_suite
@@ -531,3 +533,22 @@ def test_a_damaged_stamp_hides_no_other_run(data, tmp_path, monkeypatch, capsys,
     (told,) = [text for text in caplog.messages if "left out of" in text]
     assert told.startswith(f"{jobs[0].path}/stamp.json is damaged: ")
     assert len(read_results(tmp_path / "results" / "tiny")) == 3
+
+
+def test_suites_of_ours_have_names(tmp_path, monkeypatch):
+    """`reverie compare mbtl`: a suite for each method, found from any folder."""
+    folder = HERE / "suites"
+    for name in ("ncap", "oer", "synther", "mbtl", "dreams"):
+        assert suite_file(name) == folder / f"{name}.toml"
+    for path in folder.glob("*.toml"):
+        suite, entries = read_suite(path, tmp_path)
+        assert suite.name == path.stem and len(suite.arms) * len(suite.tasks) > 0 and entries
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ncap").write_text("")
+    assert suite_file("ncap") == Path("ncap")  # a file of one's own comes first
+    with pytest.raises(ValueError, match="did you mean 'mbtl'"):
+        suite_file("mbtk")
+    with pytest.raises(FileNotFoundError, match=r"mine/ncap\.toml: no such suite"):
+        suite_file("mine/ncap.toml")
+    with pytest.raises(FileNotFoundError, match=r"mbtl\.toml: no such suite"):
+        suite_file("mbtl.toml")
