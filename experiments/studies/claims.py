@@ -1,5 +1,6 @@
 """`reverie claims`: what was claimed before it was tried, and what came of it."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -286,10 +287,28 @@ class ClaimsOptions:
     """the results of `reverie compare`, committed"""
 
 
+def unchecked(claim: AnyClaim, results: Path) -> Verdict:
+    """Return what numbers without a git history say of a claim: never that it stands."""
+    told = "whether it was claimed before its runs can be told in a clone of the repository alone"
+    if isinstance(claim, MatrixClaim) or claim.withdrawn:
+        return Verdict(claim, "not checked", told)
+    means, diverged, missing = gather(claim, runs_of(claim, results))
+    if missing:
+        return Verdict(claim, "incomplete", missing)
+    v = decide(claim, means, diverged)
+    detail = f"{v.detail}; by the numbers {v.state}; {told}"
+    return dataclasses.replace(v, state="not checked", detail=detail)
+
+
 def verdicts(file: Path, results: Path) -> list[Verdict]:
-    """Return the verdict of every claim of a file, and those that it had once as withdrawn."""
+    """Return the verdict of every claim of a file, and those that it had once as withdrawn.
+
+    The package's own claims, installed without their history, are `unchecked`.
+    """
     claims = parse(file.read_text(), str(file))
     past = history(file)
+    if not past and file == HERE / "claims.toml":  # installed: what came with the package
+        return [unchecked(claim, results) for claim in claims.values()]
     out = []
     for claim in claims.values():
         commit = committed(past, claim)

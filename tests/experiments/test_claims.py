@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import subprocess
 from datetime import UTC, datetime, timedelta
 
@@ -11,9 +12,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from reported import claimed
 
 from reverie.agents.mbtl import Matrix, MatrixCard
 from reverie.experiments import cli
+from reverie.experiments.studies import claims as claims_module
 from reverie.experiments.studies import evidence
 from reverie.experiments.studies.claim import Claim, parse
 from reverie.experiments.studies.claims import (
@@ -603,3 +606,23 @@ def test_a_claim_of_matrices_stands_on_committed_ones_drawn_after_it(tmp_path):
     assert v.state == "other settings" and "its card is of 90 steps of reverie/F-v0" in v.detail
     again(tmp_path, MATRICES.replace("[c]", "[d]"), DRAWN.replace("0:1", "0:2"))
     assert verdict(tmp_path).state == "no suite"
+
+
+def test_claims_installed_without_their_history_are_not_checked(tmp_path, monkeypatch):
+    """a is 2, 3 and 4 above b: it stands, if only it could be told when it was claimed."""
+    results = claimed(tmp_path).parent
+    monkeypatch.setattr(claims_module, "HERE", tmp_path)
+    (v,) = claims_module.verdicts(tmp_path / "claims.toml", results)
+    assert v.state == "stands"
+    shutil.rmtree(tmp_path / ".git")
+    (v,) = claims_module.verdicts(tmp_path / "claims.toml", results)
+    assert (
+        v.state == "not checked"
+        and "3.000 (0.516 to 5.484), 3 pairs; by the numbers stands" in v.detail
+    )
+    assert v.t.difference == 3
+    (results / "s" / "a" / "E-v0-s1.csv").unlink()
+    (v,) = claims_module.verdicts(tmp_path / "claims.toml", results)
+    assert (v.state, v.detail) == ("incomplete", "2 of 3 pairs")
+    monkeypatch.setattr(claims_module, "HERE", tmp_path / "elsewhere")  # somebody's own claims
+    assert claims_module.verdicts(tmp_path / "claims.toml", results)[0].state == "not committed"
