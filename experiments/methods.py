@@ -77,7 +77,7 @@ COMMANDS = {
         "generated rows beside real ones: reverie quality RUN",
     ),
     "compare": Command(
-        ".studies.compare", "main", "arms x tasks x seeds: reverie compare SUITE.toml --jobs 2"
+        ".studies.compare", "main", "arms x tasks x seeds: reverie compare ncap | SUITE.toml"
     ),
     "claims": Command(
         ".studies.claims", "main", "what was claimed before it was tried, and whether it stands"
@@ -90,7 +90,7 @@ COMMANDS = {
         "main",
         "speed against other libraries: reverie bench env | buffer | learner | gpu ...",
     ),
-    "demo": Command(".demo", "main", "train on a double pendulum in a minute, and look at it"),
+    "demo": Command(".demo", "main", "five methods live at small scale, each beside a baseline"),
 }
 
 

@@ -172,7 +172,8 @@ def watch(args: Sequence[str]) -> int:
         policy = load_policy(path)
         policy.config["env_options"] = to_film(policy.config.get("env_options", {}))
         if out.suffix == ".json":
-            print(_record(path, policy, out, options))
+            own = (options.episodes, options.steps, options.seed, options.env, options.dream)
+            print(keep_episodes(Path(path), out, *own))
             continue
         env = _world(policy, options.env, 1, options.seed)
         if options.waves:
@@ -191,23 +192,35 @@ def watch(args: Sequence[str]) -> int:
     return 0
 
 
-def _record(path: str, policy: LoadedPolicy, out: Path, options: WatchOptions) -> str:
-    """Keep the median and the worst episode of a policy, and one's dreams where asked; say so."""
-    from .episodes import fan, record
+def keep_episodes(
+    path: Path,
+    out: Path,
+    episodes: int,
+    steps: int,
+    seed: int = 0,
+    env: str | None = None,
+    dream: bool = False,
+) -> str:
+    """Write the median and the worst episode of a run's policy, `dream`: one's dreams too; say so.
 
-    env = _world(policy, options.env, options.episodes, options.seed)
-    told = record(policy, env, options.steps, what=Path(path).name)
-    if options.dream:
+    `env`: another environment than the run's own. Errors as `load_policy`.
+    """
+    from .episodes import fan, record
+    from .film import to_film
+
+    policy = load_policy(str(path))
+    policy.config["env_options"] = to_film(policy.config.get("env_options", {}))
+    told = record(policy, _world(policy, env, episodes, seed), steps, what=path.name)
+    if dream:
         from ..loops.dreamt import reopen
         from .dream_figures import played
 
-        one = _world(policy, options.env, 1, options.seed)
-        dreams = reopen(Path(path), options.env, rows=True)
-        told["fan"] = fan(dreams, played(policy, one, options.steps))
+        dreams = reopen(path, env, rows=True)
+        told["fan"] = fan(dreams, played(policy, _world(policy, env, 1, seed), steps))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, json.dumps(told, separators=(",", ":")) + "\n")
     returns = ", ".join(f"{e['label']} {e['return']:.1f}" for e in told["episodes"])
-    return f"{out}: {returns} of {options.episodes} episodes"
+    return f"{out}: {returns} of {episodes} episodes"
 
 
 def _dream(path: Path, policy: LoadedPolicy, env: Any, out: Path, options: WatchOptions) -> str:

@@ -16,6 +16,7 @@ from .report_data import embedded, gather
 from .report_diff import diff
 from .report_published import read_seeds
 from .report_tables import markdown, number, span
+from .shows import numbers
 
 PAGE = Path(__file__).parent / "page"
 LARGEST = 5_000_000  # bytes of a page: it is to be sent by mail
@@ -51,7 +52,7 @@ def page(data: Mapping[str, Any], title: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "span": span}
+    environment.filters |= {"number": number, "span": span, "numbers": numbers}
     return environment.get_template("page.html.j2").render(
         data,
         title=title,
@@ -59,6 +60,19 @@ def page(data: Mapping[str, Any], title: str) -> str:
         scripts=[Markup((PAGE / name).read_text()) for name in SCRIPTS],
         data=Markup(embedded(data)),
     )
+
+
+def write(data: Mapping[str, Any], out: Path, title: str) -> str:
+    """Write the page of what `report_data.gather` returns; say what is in it.
+
+    Raises ValueError where it would be larger than can be sent about.
+    """
+    text = page(data, title)
+    if (size := len(text.encode())) > LARGEST:
+        raise ValueError(f"a page of {size:,} bytes, over {LARGEST:,}: name fewer results")
+    write_text(out, text)
+    runs = sum(c["runs"] for s in data["studies"] for c in s["cost"])
+    return f"{out}: {len(data['studies'])} studies, {runs} runs, {size / 1e6:.2f} MB"
 
 
 def main(args: Sequence[str]) -> int:
@@ -80,12 +94,7 @@ def main(args: Sequence[str]) -> int:
     theirs = [p for f in options.published for p in read_seeds(f, options.action_repeat)]
     command = shlex.join(["reverie", "report", *args])
     data = gather([Path(a) for a in args[:n]], options.claims, theirs, command)
-    text = page(data, options.title)
-    if (size := len(text.encode())) > LARGEST:
-        raise ValueError(f"a page of {size:,} bytes, over {LARGEST:,}: name fewer results")
-    write_text(options.out, text)
-    runs = sum(c["runs"] for s in data["studies"] for c in s["cost"])
-    print(f"{options.out}: {len(data['studies'])} studies, {runs} runs, {size / 1e6:.2f} MB")
+    print(write(data, options.out, options.title))
     if options.markdown is not None:
         write_text(options.markdown, markdown(data, options.title))
         print(options.markdown)

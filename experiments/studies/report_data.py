@@ -25,7 +25,6 @@ from .results import Kept, has_results, read_results
 from .suite import task_name
 
 Json = dict[str, Any]
-STATES = ("stands", "equivalent", "refuted", "undecided", "not shown", "incomplete", "withdrawn")
 
 
 def find(paths: Sequence[Path]) -> list[Study]:
@@ -58,6 +57,12 @@ def _renamed(study: Study, among: Sequence[Study]) -> Study:
     if sum(s.name == study.name for s in among) == 1:
         return study
     return dataclasses.replace(study, name=f"{study.folder.parent.name}/{study.name}")
+
+
+def _place(study: Study, paths: Sequence[Path]) -> int:
+    """Return the number of the folder that a study was found in."""
+    above = (study.folder, *study.folder.parents)
+    return next((i for i, path in enumerate(paths) if path in above), len(paths))
 
 
 def _of_runs(paths: Sequence[Path]) -> Study:
@@ -144,6 +149,8 @@ def gather(
     """Return all that a page shows of some results, as plain data that `json` takes."""
     found = find(paths)
     told = judged(found, claims)
+    suites = {c["suite"] for c in told}
+    found.sort(key=lambda s: (_place(s, paths), s.name not in suites))
     shown = report_panels.panels(paths, found)
     reference = [*published, *built_in()]
     studies = []
@@ -154,7 +161,6 @@ def gather(
         data["stamps"] = stamps(study)
         data["claims"] = [c["name"] for c in told if c["suite"] == study.name]
         studies.append(data)
-    studies.sort(key=lambda s: not s["claims"])
     page: Json = plain(
         {
             "reverie_report": VERSION,

@@ -1,6 +1,7 @@
 """What methods leave behind beside returns: found in folders by what it holds, shown if there."""
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ HOW = {
     "episodes": "playable episodes (`reverie watch RUN --out FILE.json`)",
     "fans": "dreams of one episode (`reverie watch RUN --dream --out FILE.json`)",
     "circuits": "a circuit's activity (`reverie watch RUN --out FILE.json`, where it has one)",
-    "conflict": "how much tasks conflict (no method writes it yet)",
+    "conflict": "how much tasks conflict (suites of `reverie oer` with `conflict = true`)",
 }
 
 
@@ -51,6 +52,8 @@ def kind_of(told: Any) -> str | None:
         return None
     if "reverie_episodes" in told:
         return "episodes"
+    if "reverie_shows" in told:
+        return "shows"
     if {"picks", "values"} <= told.keys():
         return "selections"
     if {"features", "budget", "sha256"} <= told.keys():
@@ -68,14 +71,19 @@ def panels(paths: Sequence[Path], studies: Sequence[Study]) -> Json:
     out: dict[str, list[Json]] = {kind: [] for kind in HOW}
     show = {"selections": selection, "matrices": matrix, "samplers": samplers,
             "marginals": marginals, "episodes": episodes}  # fmt: skip
+    out["shows"] = []
     for file, told in files(paths):
-        if (kind := kind_of(told)) is not None:
+        kind = kind_of(told)
+        if kind == "shows":
+            out["shows"] += told["rows"]
+        elif kind is not None:
             out[kind].append({"name": _name(file), **show[kind](file, told)})
     out["fans"] = [{k: e[k] for k in ("name", "fan")} for e in out["episodes"] if e.get("fan")]
     out["circuits"] = [e for e in out["episodes"] if "circuit" in e["episodes"][0]]
     out["forgetting"] = [f for s in studies if (f := forgetting(s))]
+    out["conflict"] = [c for s in studies if (c := conflict(s))]
     missing = [how for kind, how in HOW.items() if not out[kind]]
-    del out["circuits"], out["conflict"]  # the first lie with their episodes
+    del out["circuits"]  # they lie with their episodes
     return {**out, "missing": missing}
 
 
@@ -133,4 +141,17 @@ def forgetting(study: Study) -> Json | None:
         seeds = [np.stack([t[n] for n in names], axis=1) for t in kept] if names else []
         if seeds and len({x.shape for x in seeds}) == 1:
             arms[arm] = {"values": np.mean(seeds, axis=0).tolist(), "seeds": len(seeds)}
+    return {"name": study.name, "arms": arms} if arms else None
+
+
+def conflict(study: Study) -> Json | None:
+    """Return each arm's cosines [task i, task j] of gradients at mu_j, mean over seeds, or None."""
+    arms = {}
+    for arm in study.arms:
+        kept = [r.columns for r in study.runs if r.arm == arm and r.finished]
+        names = [n for n in (kept[0] if kept else ()) if re.fullmatch(r"conflict_\d+_\d+", n)]
+        if names:
+            n = math.isqrt(len(names))
+            rows = [[float(c[name][-1]) for name in names] for c in kept]
+            arms[arm] = {"values": np.mean(rows, axis=0).reshape(n, n).tolist(), "seeds": len(rows)}
     return {"name": study.name, "arms": arms} if arms else None

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .shows import numbers
 from .tables import digits
 
 
@@ -101,6 +102,14 @@ def study(s: Mapping[str, Any]) -> list[str]:
 def markdown(data: Mapping[str, Any], title: str) -> str:
     """Return a report's tables as Markdown."""
     lines = [f"# {title}", "", f"Made {data['made']} by `{data['command']}`.", ""]
+    if rows := data["panels"]["shows"]:
+        head = ("method", "against", "metric", "numbers", "what it shows")
+        cells = [
+            (f"{r['title']}: {r['better']}", r["than"], f"{r['metric']}, {r['sign']} is better",
+             numbers(r), r["says"])
+            for r in rows
+        ]  # fmt: skip
+        lines += ["## Small runs", "", *table(head, cells)]
     if data["claims"]:
         lines += ["## Claims", "", *claims(data["claims"])]
     for s in data["studies"]:

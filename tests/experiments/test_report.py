@@ -352,3 +352,12 @@ def test_a_wheel_has_the_page_and_the_references():
         home = root.joinpath(*package.split(".")[1:])
         kept = {file for pattern in data[package] for file in home.glob(pattern)}
         assert {f for f in (home / folder).iterdir() if f.is_file()} <= kept
+
+
+def test_studies_stand_in_the_order_of_their_folders_those_with_claims_first(tmp_path):
+    claimed(tmp_path)
+    put(tmp_path / "results" / "other", "a", 0, {"step": [1], "return": [1.0]})
+    put(tmp_path / "mine" / "zero", "a", 0, {"step": [1], "return": [1.0]})
+    paths = [tmp_path / "mine", tmp_path / "results"]
+    data = gather(paths, tmp_path / "claims.toml")
+    assert [s["name"] for s in data["studies"]] == ["zero", "s", "other"]

@@ -12,10 +12,12 @@ from reverie.agents.mbtl.matrix import Matrix, MatrixCard
 from reverie.buffers import Layout
 from reverie.experiments.studies.quality import histograms
 from reverie.experiments.studies.report import page
-from reverie.experiments.studies.report_data import gather
-from reverie.experiments.studies.report_panels import HOW, forgetting, panels
+from reverie.experiments.studies.report_data import gather, plain
+from reverie.experiments.studies.report_panels import HOW, conflict, forgetting, panels
 from reverie.experiments.studies.report_study import Study
+from reverie.experiments.studies.report_tables import markdown
 from reverie.experiments.studies.results import read_results
+from reverie.experiments.studies.shows import Show, told
 
 
 def write(path, told):
@@ -102,3 +104,36 @@ def test_the_page_has_the_panels(tmp_path):
     text = page(data, "A")
     assert 'data-panel="selections"' in text and 'data-panel="episodes"' not in text
     assert "playable episodes (`reverie watch" in text
+
+
+def test_conflict_is_the_mean_over_finished_seeds_of_the_last_row(tmp_path):
+    """Rows are tasks whose gradients, columns the tasks at whose policy: 0_1 of .2 and .6 is .4."""
+    for seed, upper in enumerate((0.2, 0.6, 9.0)):
+        cosines = {"conflict_0_0": [1, 1], "conflict_0_1": [9, upper], "conflict_1_0": [9, -0.5],
+                   "conflict_1_1": [9, 1], "conflict": [9, 9]}  # fmt: skip
+        rows = {"step": [1, 2], "return": [0.0, 0.0], **cosines}
+        put(tmp_path, "a", seed, rows, status="finished" if seed < 2 else "diverged")
+    put(tmp_path, "b", 0, {"step": [2], "return": [1.0]})
+    study = Study("s", tmp_path, read_results(tmp_path))
+    (arm,) = conflict(study)["arms"].items()
+    assert arm == ("a", {"values": [[1, pytest.approx(0.4)], [-0.5, 1]], "seeds": 2})
+    assert panels([tmp_path], [study])["conflict"][0]["name"] == "s"
+    put(tmp_path / "c", "b", 0, {"step": [2], "return": [1.0]})
+    assert conflict(Study("c", tmp_path / "c", read_results(tmp_path / "c"))) is None
+
+
+def test_small_runs_stand_before_all_else(tmp_path):
+    put(tmp_path / "tiny", "a", 0, {"step": [2], "return": [1.0]})
+    show = Show("M", "one against two", "tiny", "a", "b", "return", "lower", "c")
+    row = told(show, {0: 1.0, 1: 2.0}, {0: 3.0, 1: 4.5})  # differences -2 and -2.5
+    write(tmp_path / "shows.json", {"reverie_shows": 1, "rows": [row]})
+    data = gather([tmp_path], tmp_path / "none.toml")
+    assert data["panels"]["shows"] == [plain(row)]
+    text = page(data, "A")
+    start = text.index('<section id="shows">')
+    first = text[start : text.index("</section>", start)]
+    assert "One against two. <b>a</b> and <b>b</b>, <code>return</code>, lower is better" in first
+    assert "A hint, no more: a ahead in all 2 seeds" in first and 'class="forest"' in first
+    assert "1.500 against 3.750: -2.250 (-5.427 to 0.927)" in first  # .25 x 12.706 about it
+    assert start < text.index('<section class="study"')
+    assert "| M: a | b | return, lower is better | 1.500 against 3.750" in markdown(data, "A")

@@ -59,6 +59,12 @@ const PANELS = {
       heat(box, a.values, { rows: "after task", columns: "return on task", range, text: true, width: 300, dim: (i, j) => j > i, label: `returns of ${arm} on each task after each` });
     }
   },
+  conflict(host, p) {
+    for (const [arm, a] of Object.entries(p.arms)) {
+      const box = captioned(host, `${p.name}, ${arm}`, `mean of ${a.seeds} seeds`);
+      heat(box, a.values, { rows: "gradient of task", columns: "at the policy of task", range: [-1, 1], text: true, width: 300, label: `cosines between the tasks of ${arm}` });
+    }
+  },
   marginals(host, p) {
     for (const m of p.marginals) {
       const box = captioned(host, m.name, `score ${m.score.toFixed(3)}`);
