@@ -16,6 +16,7 @@ from reverie.experiments.studies.claim import parse
 from reverie.experiments.studies.report import PAGE, SCRIPTS
 
 ROOT = Path(__file__).parent.parent
+ROOMS, PYTHON = ("buffers", "envs", "agents", "experiments"), ("__init__.py", "__main__.py")
 PACKAGES = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
 
 
@@ -48,8 +49,7 @@ def test_all_that_commands_read_is_shipped():
     files = shipped()
     assert [f for f in read_by_commands() if f not in files or not f.exists()] == []
     folders = {str(p.parent.relative_to(ROOT)).replace("/", ".") for p in ROOT.glob("*/**/*.py")}
-    rooms = ("buffers", "envs", "agents", "experiments")
-    ours = {f"reverie.{f}" for f in folders if f.split(".")[0] in rooms}
+    ours = {f"reverie.{f}" for f in folders if f.split(".")[0] in ROOMS}
     assert ours | {"reverie"} == set(PACKAGES["packages"])
 
 
@@ -67,8 +67,11 @@ def test_results_of_claims_are_shipped():
 @pytest.mark.slow
 def test_a_wheel_has_it_and_runs_without_the_repository(tmp_path):
     source, wheels, home = tmp_path / "source", tmp_path / "wheels", tmp_path / "home"
-    skip = shutil.ignore_patterns(".*", "__pycache__", "runs", "demo", "build", "*.egg-info")
-    shutil.copytree(ROOT, source, ignore=skip)
+    pytest.importorskip("setuptools", minversion="77")
+    for name in (*ROOMS, "py.typed", "pyproject.toml", "README.md", "LICENSE", *PYTHON):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        source.mkdir(exist_ok=True)
+        copy(ROOT / name, source / name)
     build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
     subprocess.run([*build, "-w", str(wheels), str(source)], check=True, capture_output=True)
     (wheel,) = wheels.glob("reverie-*.whl")

@@ -9,6 +9,7 @@ from reported import claimed, put
 from reverie.buffers.aside import write_text
 from reverie.experiments.studies.report import page
 from reverie.experiments.studies.report_data import gather
+from reverie.experiments.studies.shows import Show, told
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.slow  # starts a browser
@@ -49,11 +50,15 @@ def shown(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     results = claimed(folder)
     write_text(results.parent / "walk.json", json.dumps(WALK))
-    told = {"picks": [1, 0], "values": [[0.1, None], [0.4, 0.9]]}
-    write_text(results.parent / "selection.json", json.dumps(told))
+    chosen = {"picks": [1, 0], "values": [[0.1, None], [0.4, 0.9]]}
+    write_text(results.parent / "selection.json", json.dumps(chosen))
     for seed in range(2):
-        rows = {"step": [20], "return": [1.0 + seed], "per": [0.5 + seed]}
+        cosines = {f"conflict_{i}_{j}": [1.0 if i == j else -0.4] for i in (0, 1) for j in (0, 1)}
+        rows = {"step": [20], "return": [1.0 + seed], "per": [0.5 + seed], **cosines}
         put(results.parent / "once", "an-arm", seed, rows, method="oer")
+    show = Show("Method", "one against the other", "s", "a", "b", "return", "higher", "faster")
+    row = told(show, {0: 12.0, 1: 13.0}, {0: 10.0, 1: 10.0})
+    write_text(results.parent / "shows.json", json.dumps({"reverie_shows": 1, "rows": [row]}))
     file = folder / "report.html"
     file.write_text(page(gather([results.parent], folder / "claims.toml"), "A report"))
     return file
@@ -78,7 +83,11 @@ def ask(browser, script, *args):
 def test_the_page_is_there_at_each_width_and_theme(browser, shown, size, theme):
     opened(browser, shown, size, theme)
     assert ask(browser, "document.querySelector('.claim .pill').textContent") == "stands"
-    assert ask(browser, "document.querySelectorAll('.claim .forest .reach').length") == 1
+    assert ask(browser, "document.querySelectorAll('#claims .forest .reach').length") == 1
+    small = ask(browser, "document.querySelector('#shows').innerText")
+    assert "A hint, no more: a ahead in all 2 seeds" in small and "at full size: stands" in small
+    cosines = "[...document.querySelectorAll('.panel.conflict svg text')].map((e) => e.textContent)"
+    assert ask(browser, cosines)[:4] == ["1.00", "-0.40", "-0.40", "1.00"]
     means = "[...document.querySelectorAll('#s .charts .mean')].map((e) => e.getTotalLength())"
     assert len(lengths := ask(browser, means)) == 2 and min(lengths) > 50
     assert ask(browser, "document.querySelectorAll('#once svg.strip .reach').length") == 1
@@ -106,7 +115,10 @@ def test_pointer_seeds_legend_metric_and_theme(browser, shown):
     browser.find_element("css selector", "#s .legend button").click()
     assert ask(browser, "document.querySelectorAll('#s .charts g[data-arm]').length") == 1
     choose = "document.querySelector('#once select')"
-    assert ask(browser, f"[...{choose}.options].map((o) => o.value)") == ["return", "per"]
+    assert ask(browser, f"[...{choose}.options].slice(0, 2).map((o) => o.value)") == [
+        "return",
+        "per",
+    ]
     browser.execute_script(f"{choose}.value = 'per'; {choose}.dispatchEvent(new Event('change'))")
     assert "per" in ask(browser, "document.querySelector('#once figcaption').textContent")
     browser.find_element("css selector", "#s details.compare summary").click()
