@@ -4,17 +4,20 @@ Everything lies in `demo/`. The same command goes on with what is there; without
 begins anew.
 """
 
+import io
 import json
 import logging
 import os
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..buffers.aside import write_text
 from ..envs.physics import affinity_threads
+from .looking import quality
 from .looking.commands import keep_episodes
 from .runs import stopping
 from .studies import report, shows
@@ -29,7 +32,7 @@ from .studies.suite import OTHER, Entry, read_suite
 
 MOST = 8  # runs at a time
 PLAYED, LONGEST = 20, 200  # episodes that two are kept of, and their steps at most
-COSTS = {"demo-ncap": 9.0, "demo-oer": 18.0, "demo-synther": 30.0, "demo-mbtl": 40.0,
+COSTS = {"demo-ncap": 12.0, "demo-oer": 13.0, "demo-synther": 30.0, "demo-mbtl": 33.0,
          "demo-dreams": 20.0}  # CPU-seconds of a run: how far the bar goes by it  # fmt: skip
 SHOWS = (
     Show("NCAP", "a swimmer's circuit after C. elegans against a sine wave, by the same search",
@@ -134,13 +137,21 @@ def keep(entries: Mapping[str, Sequence[Entry]], results: Path, stop: Callable[[
 
 
 def keep_panels(e: Entry, folder: Path) -> None:
-    """Write episodes of a run, its dreams if it has some, and its selection of sources."""
-    out = folder / f"{e.arm.name}.json"
-    if not out.exists() or out.stat().st_mtime < (e.path / "stamp.json").stat().st_mtime:
-        keep_episodes(e.path, out, PLAYED, LONGEST, dream=e.arm.method == "dreamland")
+    """Write episodes of a run, dreams and generated rows where it has some, and what it chose."""
+    episodes, rows = (folder / f"{e.arm.name}{end}" for end in (".json", "-rows.json"))
+    if _older(episodes, e.path):
+        keep_episodes(e.path, episodes, PLAYED, LONGEST, dream=e.arm.method == "dreamland")
+    if e.arm.method == "synther" and e.config.rows == "diffusion" and _older(rows, e.path):
+        with redirect_stdout(io.StringIO()):  # its table is in the page
+            quality.main([str(e.path), "--rows", "2000", "--json", str(rows)])
     chosen = e.path / "figures" / "selection.json"
     if chosen.exists():
         write_text(folder / f"{e.arm.name}-selection.json", chosen.read_text())
+
+
+def _older(file: Path, run: Path) -> bool:
+    """Return whether a file is not there, or from before a run's end."""
+    return not file.exists() or file.stat().st_mtime < (run / "stamp.json").stat().st_mtime
 
 
 def write_page(demo: Demo) -> dict[str, Any]:

@@ -903,4 +903,7 @@ MUTANTS = [Mutant(*row) for row in (
     ("experiments/studies/claims.py", "if not past and file == HERE / \"claims.toml\":", "if not past:", "experiments/test_claims.py::test_claims_installed_without_their_history_are_not_checked"),
     ("experiments/studies/claims.py", "replace(v, state=\"not checked\", detail=detail)", "replace(v, detail=detail)", "experiments/test_claims.py::test_claims_installed_without_their_history_are_not_checked"),
     ("experiments/studies/compare.py", "    if path.is_file():\n        return path\n", "", "experiments/test_compare_suites.py::test_suites_of_ours_have_names"),
+    ("experiments/demo.py", "e.arm.method == \"synther\" and e.config.rows == \"diffusion\" and", "e.arm.method == \"synther\" and", "experiments/test_demo.py::test_what_a_run_leaves_for_the_panels_is_kept_once"),
+    ("experiments/demo.py", "file.stat().st_mtime < (", "file.stat().st_mtime > (", "experiments/test_demo.py::test_what_a_run_leaves_for_the_panels_is_kept_once"),
+    ("experiments/demo.py", "dream=e.arm.method == \"dreamland\"", "dream=False", "experiments/test_demo.py::test_what_a_run_leaves_for_the_panels_is_kept_once"),
 )]

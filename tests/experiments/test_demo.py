@@ -1,6 +1,8 @@
 """`reverie demo`: what its words are chosen by, its bar, and a demo made tiny from end to end."""
 
 import json
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -171,3 +173,34 @@ def test_a_tiny_demo_is_stopped_goes_on_and_shows_what_it_measured(tmp_path, her
     (tmp_path / "home" / "suites" / "tiny.toml").write_text(edited)
     with pytest.raises(ValueError, match=r"es\.population is 6, the suite says 4.*move it away"):
         demo.main([], ours)
+
+
+def test_what_a_run_leaves_for_the_panels_is_kept_once(tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(demo, "keep_episodes", lambda path, out, *more, dream: keep(out, dream))
+    monkeypatch.setattr(demo.quality, "main", lambda args: keep(Path(args[-1]), args[0]))
+
+    def keep(out, what):
+        done.append((out.name, what))
+        out.write_text("{}")
+
+    def entry(method, **settings):
+        path = tmp_path / method
+        (path / "figures").mkdir(parents=True, exist_ok=True)
+        (path / "stamp.json").write_text("{}")
+        arm = SimpleNamespace(name=method, method=method)
+        return SimpleNamespace(path=path, arm=arm, config=SimpleNamespace(**settings))
+
+    entries = [entry("synther", rows="diffusion"), entry("dreamland"), entry("mbtl")]
+    (tmp_path / "mbtl" / "figures" / "selection.json").write_text("chosen")
+    for e in entries:
+        demo.keep_panels(e, tmp_path)
+    expected = [("synther.json", False), ("synther-rows.json", str(tmp_path / "synther")),
+                ("dreamland.json", True), ("mbtl.json", False)]  # fmt: skip
+    assert done == expected and (tmp_path / "mbtl-selection.json").read_text() == "chosen"
+    for e in entries:
+        demo.keep_panels(e, tmp_path)
+    assert done == expected  # they are younger than the runs
+    os.utime(tmp_path / "synther.json", (0, 0))
+    demo.keep_panels(entry("synther", rows="none"), tmp_path)
+    assert done[4:] == [("synther.json", False)]
