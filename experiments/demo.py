@@ -121,7 +121,7 @@ def run(entries: Mapping[str, Sequence[Entry]], costs: Mapping[str, float]) -> N
     n, at_once = sum(map(len, entries.values())), min(MOST, affinity_threads())
     print(f"{len(entries)} methods, {n} small runs, {n - len(jobs)} finished; {at_once} at a time")
     with Overall(LocalEngine(at_once, 1), cost, done) as engine:
-        run_jobs([job for _, _, job in jobs], engine)
+        run_jobs([job for _, _, job in jobs], engine, bar=False)
 
 
 def keep(entries: Mapping[str, Sequence[Entry]], results: Path, stop: Callable[[], bool]) -> None:

@@ -891,7 +891,6 @@ MUTANTS = [Mutant(*row) for row in (
     ("experiments/studies/shows.py", "\"behind\" if max(gains) < 0", "\"behind\" if min(gains) < 0", "experiments/test_demo.py::test_words_are_chosen_by_the_numbers"),
     ("experiments/studies/shows.py", "(\"missing\", \"single\")[len(seeds)]", "(\"single\", \"missing\")[len(seeds)]", "experiments/test_demo.py::test_a_seed_or_none_decides_nothing"),
     ("experiments/studies/overall.py", "self.ended += sum(", "self.ended = sum(", "experiments/test_demo.py::test_a_bar_counts_what_ended_and_what_runs"),
-    ("experiments/studies/overall.py", "row.get(\"kind\") in KINDS", "True", "experiments/test_demo.py::test_a_bar_counts_what_ended_and_what_runs"),
     ("experiments/studies/overall.py", "now += self.cost[job.path] * min(1.0, share)", "now += min(1.0, share)", "experiments/test_demo.py::test_a_bar_counts_what_ended_and_what_runs"),
     ("experiments/demo.py", "jobs.sort(key=lambda row: row[:2])", "jobs.sort(key=lambda row: row[1])", "experiments/test_demo.py::test_a_tiny_demo_is_stopped_goes_on_and_shows_what_it_measured"),
     ("experiments/demo.py", "[r for r in there if r.arm == arm]", "there", "experiments/test_demo.py::test_a_tiny_demo_is_stopped_goes_on_and_shows_what_it_measured"),

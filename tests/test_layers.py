@@ -39,6 +39,7 @@ FLOORS = {
             "losses",
             "cloning",
             "networks",
+            "spectral",
             "actors",
             "controllers",
             "acting",

@@ -1,30 +1,16 @@
 """One bar for many runs: an engine that tells how far all its jobs are together."""
 
-import json
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .pool import Job, LocalEngine
+from ..runs.rows import last_step
+from .jobs import Job
+from .pool import LocalEngine
 
-KINDS = ("train", "eval", "task")  # rows whose step is the run's, not that of a phase inside it
 LEAST = 0.02  # share that has to be done before what is left is guessed
-TAIL = 16_384  # bytes of a run's rows that are looked at for the last one
-
-
-def step_of(run: Path) -> int:
-    """Return the last step that a run wrote down; 0 before the first."""
-    with suppress(OSError), (run / "metrics.jsonl").open("rb") as file:
-        file.seek(max(0, file.seek(0, 2) - TAIL))
-        for line in reversed(file.read().splitlines()):
-            with suppress(ValueError):
-                row = json.loads(line)
-                if isinstance(row, dict) and row.get("kind") in KINDS:
-                    return int(row["step"])
-    return 0
 
 
 class Overall:
@@ -62,6 +48,10 @@ class Overall:
         self.show(10.0 if self.bar is None else 0.25)
         return ended
 
+    def begun(self) -> list[Job]:
+        """Return what has started and not ended."""
+        return [job for job, _ in self.inner.running]
+
     def cancel(self) -> list[Job]:
         """Stop the bar, and ask what runs to save and stop."""
         if self.bar is not None:
@@ -73,7 +63,7 @@ class Overall:
         now = self.ended
         for job, _ in self.inner.running:
             if job.path is not None:
-                share: float = step_of(job.path) / job.config.steps
+                share: float = last_step(job.path) / job.config.steps
                 now += self.cost[job.path] * min(1.0, share)
         return now
 

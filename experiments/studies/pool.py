@@ -143,18 +143,23 @@ class LocalEngine:
 
 
 def run_jobs(
-    jobs: Sequence[Job], engine: Engine, told: Callable[[Job, int, int], None] | None = None
+    jobs: Sequence[Job],
+    engine: Engine,
+    told: Callable[[Job, int, int], None] | None = None,
+    bar: bool = True,
 ) -> list[tuple[Job, int]]:
     """Run jobs to their end, in order; return them with their exit status as they ended.
 
-    `told(job, status, left)` is called after each. Raises Interrupted, with what had ended, after
-    every child has saved and stopped, when this process was asked to stop.
+    `told(job, status, left)` is called after each; `bar`: of all together, on a terminal. Raises
+    Interrupted, with what had ended, after every child has saved and stopped, when this process
+    was asked to stop.
     """
     for job in jobs:
         engine.submit(job)
     done: list[tuple[Job, int]] = []
     flight = Flight(jobs, engine.begun)
-    seen = sys.stderr.isatty() and all(job.path is not None for job in jobs)  # else they show it
+    apart = all(job.path is not None for job in jobs)  # else they show it themselves
+    seen = bar and apart and sys.stderr.isatty()
     watch = Watch(flight, f"{len(jobs)} runs", seen)
     try:
         while len(done) < len(jobs):

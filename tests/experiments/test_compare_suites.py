@@ -19,7 +19,7 @@ from reverie.experiments.runs.config import read_config, save_config
 from reverie.experiments.studies import compare, plots, pool
 from reverie.experiments.studies.claims import HERE
 from reverie.experiments.studies.compare import suite_file
-from reverie.experiments.studies.jobs import beside
+from reverie.experiments.studies.jobs import Job, beside
 from reverie.experiments.studies.results import last_rows, read_results, write_results
 from reverie.experiments.studies.suite import DAMAGED, OTHER, parse_seeds, parse_suite, read_suite
 from reverie.experiments.studies.tables import finals, reach, steps_to, table, units
@@ -147,6 +147,9 @@ def test_a_run_cut_short_is_not_gone_on_with_under_other_settings(tmp_path, caps
         def poll(self):
             out, self.jobs[:] = [(j, 0) for j in self.jobs], []
             return out
+
+        def begun(self):
+            return []
 
     for text, started in ((SUITE, {"sac", "sb3"}), (SUITE.replace("0.99", "0.5"), {"sb3"})):
         engine, names = Engine(), set()
@@ -508,7 +511,7 @@ def test_names_that_differ_after_a_dot_share_no_file(tmp_path, monkeypatch):
     names = ["a.1", "a.2", "a"]
     for i, name in enumerate(names):
         config = dataclasses.replace(one.config, seed=i)
-        engine._start(pool.Job("sac", config, tmp_path / "of" / name))
+        engine._start(Job("sac", config, tmp_path / "of" / name))
     files = sorted(p.name for p in (tmp_path / "of").iterdir())
     assert files == sorted(f"{name}.{end}" for name in names for end in ("config.json", "log"))
     asked = [command[command.index("--config") + 1] for command in started]

@@ -11,8 +11,8 @@ from reverie.experiments import demo, methods
 from reverie.experiments.runs import stopping
 from reverie.experiments.runs.config import save_config
 from reverie.experiments.studies import shows
-from reverie.experiments.studies.overall import Overall, step_of
-from reverie.experiments.studies.pool import Job, beside
+from reverie.experiments.studies.jobs import Job, beside
+from reverie.experiments.studies.overall import Overall
 from reverie.experiments.studies.report_diff import read_page
 from reverie.experiments.studies.results import read_result
 from reverie.experiments.studies.shows import SAYS, Show
@@ -67,10 +67,7 @@ def test_a_bar_counts_what_ended_and_what_runs(tmp_path, capsys):
     paths = [tmp_path / "s" / "arm" / name for name in ("a", "b", "c")]
     jobs = [Job("sac", SimpleNamespace(steps=200), path) for path in paths]
     paths[1].mkdir(parents=True)
-    rows = [{"step": 50, "kind": "train"}, {"step": 900, "kind": "diffusion fit"}]
-    lines = [json.dumps(r) for r in rows]
-    (paths[1] / "metrics.jsonl").write_text("\n".join([*lines, '{"step": 60, "ki']))
-    assert step_of(paths[1]) == 50 and step_of(paths[2]) == 0
+    (paths[1] / "timing.jsonl").write_text('{"step": 50, "time": 0}\n{"step": 60, "ti')
     inner = SimpleNamespace(running=[(jobs[1], None)], poll=lambda: [(jobs[0], 0)])
     engine = Overall(inner, dict(zip(paths, (10.0, 20.0, 30.0), strict=True)), 40.0)
     assert engine.total == 100
