@@ -48,6 +48,8 @@ def test_a_job_goes_on_on_another_node_before_those_that_wait():
     made = simulate([90, 60, 10], two, 60, at(25.0))
     assert made.lost == 20 and made.saving == 1
     assert made.makespan == 65 + (5 + 91) + (5 + 10)
+    made = simulate([90, 10], two, 60, at(25.0))  # a seat is free from 15 on, the job from 55
+    assert made.makespan == 55 + (5 + 91)
 
 
 def test_failures_come_as_often_as_is_said():
