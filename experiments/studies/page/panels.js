@@ -17,7 +17,7 @@ function heat(host, values, options) {
     const dim = options.dim && options.dim(i, j) ? 0.35 : 1;
     const rect = node("rect", { x, y, width: cell + 0.3, height: tall + 0.3, opacity: dim, fill: v === null ? "var(--panel)" : `color-mix(in srgb, var(--c0) ${Math.round(92 * share)}%, var(--grid))` }, svg);
     node("title", {}, rect, `${options.rows} ${i + 1}, ${options.columns} ${j + 1}: ${v === null ? "not known" : long(v)}`);
-    if (options.text && v !== null) node("text", { class: share > 0.55 && dim === 1 ? "on" : "in", x: x + cell / 2, y: y + tall / 2 + 4, "text-anchor": "middle" }, svg, Math.abs(v) >= 10 ? v.toFixed(0) : v.toFixed(2));
+    if (options.text && v !== null) node("text", { class: share > 0.55 && dim === 1 ? "on" : "in", x: x + cell / 2, y: y + tall / 2 + 4, "text-anchor": "middle" }, svg, Math.abs(v) >= 10 ? v.toFixed(0) : v.toFixed(2).replace("-0.00", "0.00"));
   }));
   for (const [place, text] of Object.entries(options.marks || {})) {
     const [i, j] = place.split(",").map(Number);
