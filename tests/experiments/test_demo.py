@@ -201,3 +201,16 @@ def test_what_a_run_leaves_for_the_panels_is_kept_once(tmp_path, monkeypatch):
     os.utime(tmp_path / "synther.json", (0, 0))
     demo.keep_panels(entry("synther", rows="none"), tmp_path)
     assert done[4:] == [("synther.json", False)]
+
+
+@pytest.mark.slow
+def test_a_tiny_demo_in_processes_of_its_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "PLAYED", 2)
+    assert demo.main([], tiny(tmp_path)) == 0
+    told = capsys.readouterr()
+    assert "4 small runs, 0 finished" in told.out and "CPU-seconds" in told.out
+    data = read_page(tmp_path / "demo" / "report.html")
+    (row,) = data["panels"]["shows"]
+    assert row["says"].split(":")[0] in told.out and len(row["values"]["cpg"]) == 2
+    logs = sorted(p.name for p in (tmp_path / "demo" / "runs").rglob("*.log"))
+    assert logs == ["Swim-v0-s0.log"] * 2 + ["Swim-v0-s1.log"] * 2
