@@ -92,15 +92,23 @@ def within(config: Any, **bounds: tuple[float, float]) -> None:
 class RandomPolicy:
     """Uniform actions in [-1, 1]; one-hot ones for a discrete space."""
 
-    def __init__(self, act_dim: int, *, discrete: bool = False, seed: int = 0) -> None:
-        self.act_dim, self.discrete = act_dim, discrete
-        self.generator = torch.Generator().manual_seed(seed)
+    def __init__(
+        self,
+        act_dim: int,
+        *,
+        discrete: bool = False,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.act_dim, self.discrete, self.device = act_dim, discrete, device
+        self.generator = torch.Generator(device).manual_seed(seed)
 
     initial_state = no_memory
 
     def act(self, obs: Tensor, state: State = (), *, explore: bool = False) -> tuple[Tensor, State]:
         """Return actions [N, A], whatever the observation."""
-        draw = torch.rand(len(obs), self.act_dim, generator=self.generator)
+        size = len(obs), self.act_dim
+        draw = torch.rand(size, generator=self.generator, device=self.device)
         if self.discrete:
             return torch.nn.functional.one_hot(draw.argmax(1), self.act_dim).float(), state
         return 2 * draw - 1, state

@@ -36,9 +36,12 @@ def flatten(module: nn.Module) -> nn.Parameter:
 def adam(
     vector: Tensor, lr: float | Tensor, betas: tuple[float, float] = (0.9, 0.999)
 ) -> torch.optim.Adam:
-    """Return the optimiser that every learner here uses, of one tensor; `lr` may be one like it."""
+    """Return the optimiser that every learner here uses, of one tensor; `lr` may be one like it.
+
+    It counts its steps where the tensor is, so that a CUDA graph may record them (`capturable`).
+    """
     most = float(lr.max()) if isinstance(lr, Tensor) else lr
-    optimizer = torch.optim.Adam([vector], lr=most, betas=betas, fused=True)
+    optimizer = torch.optim.Adam([vector], most, betas, fused=True, capturable=True)
     if isinstance(lr, Tensor):
         at_rates(optimizer, vector, lr)
     return optimizer

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import unread
 from .replay import ReplayBuffer
 from .source import Source, load_state, state_of
 from .transitions import Transitions
@@ -14,8 +15,8 @@ from .transitions import Transitions
 class Groups:
     """K groups of neighbouring worlds in a replay buffer; a `Source` of [K, n] transitions.
 
-    Group k's draws are those that a buffer of its worlds alone, seeded with `seeds[k]`, makes.
-    Raises ValueError where the worlds do not make K equal groups.
+    Group k's draws are those that a buffer of its worlds alone, seeded with `seeds[k]`, makes (on a
+    device too). Raises ValueError where the worlds do not make K equal groups.
     """
 
     def __init__(self, buffer: ReplayBuffer, seeds: Sequence[int]) -> None:
@@ -39,6 +40,8 @@ class Groups:
         b = self.buffer
         if b.total == b.oldest:
             raise ValueError("the buffer holds no transition to sample; add some first")
+        if not b._on_host:
+            return unread.draw(b, self.generators, n)
         slots = self._slots(torch.stack([self._draw(g, n) for g in self.generators]))
         if len(b) == (b.total - b.oldest) * b.num_envs:
             return slots

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import unread
 from .transitions import Layout, Transitions
 from .windows import Windows, gather_windows, start_slots
 
@@ -15,7 +16,7 @@ class ReplayBuffer:
 
     Rows lie as [T, N, width] float32 on `device`, N worlds side by side. An episode number per
     slot, not the end flags, says which rows belong together. Draws come from the buffer's own
-    generator, seeded with `seed`.
+    generator, seeded with `seed`. Off the CPU neither `add` nor `sample` waits (`unread.py`).
 
     Raises ValueError for a capacity that `num_envs` does not divide.
     """
@@ -40,10 +41,11 @@ class ReplayBuffer:
         self.device = torch.device(device)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self._steps = capacity // num_envs  # T
-        self._rows = torch.empty(self._steps, num_envs, layout.width, device=self.device)
-        self._flat = self._rows.view(capacity, layout.width)
+        self._flat = torch.empty(capacity + 1, layout.width, device=self.device)
+        self._flat[capacity] = torch.nan  # no row: what is drawn where none is valid and known
+        self._rows = self._flat[:capacity].view(self._steps, num_envs, layout.width)
         self._episode = torch.zeros(self._steps, num_envs, dtype=torch.int64, device=self.device)
-        self._invalid = torch.zeros(self._steps, num_envs, dtype=torch.bool, device=self.device)
+        self._invalid = torch.ones(self._steps, num_envs, dtype=torch.bool, device=self.device)
         self._current = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self._on_host = self.device.type == "cpu"
         if self._on_host:  # column writes through numpy cost a third of torch's
@@ -55,7 +57,10 @@ class ReplayBuffer:
         self._flags = slice(2 * o + a + 1, 2 * o + a + 3)  # terminated and truncated
         self.total = 0  # vector steps ever added; the write head is total % T
         self._base = 0  # steps before this one were cleared
-        self._counted: int | None = 0  # invalid slots; None on a device until somebody asks
+        self._counted: int | None = 0  # invalid slots; None until somebody asks
+        self._ranks: dict[
+            int, Tensor
+        ] = {}  # on a device: of K groups, running counts of valid slots
         self._starts: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.int64))
 
     @classmethod
@@ -75,9 +80,9 @@ class ReplayBuffer:
 
     @property
     def _num_invalid(self) -> int:
-        if self._counted is None:  # waits for the device, so not in `add`
-            filled = torch.arange(self.oldest, self.total, device=self.device) % self._steps
-            self._counted = int(self._invalid[filled].sum())
+        if self._counted is None:  # waits for a device
+            there = (self.total - self.oldest) * self.num_envs
+            self._counted = there - int((~self._invalid).sum())
         return self._counted
 
     def add(self, batch: Transitions, valid: Tensor | None = None) -> None:
@@ -130,13 +135,7 @@ class ReplayBuffer:
                 self._np_current += gone & ~flags.any(axis=1)
                 self._counted = self._num_invalid + int(np.count_nonzero(gone))
         else:
-            device_row = self._rows[t]
-            torch.column_stack([c.to(self.device) for c in columns], out=device_row)
-            self._episode[t] = self._current
-            self._invalid[t] = False if valid is None else ~valid.to(self.device)
-            self._counted = None
-            ended = (device_row[:, self._flags] > 0).any(dim=1)
-            self._current += ended | self._invalid[t]
+            unread.write_step(self, columns, valid)
         self.total += 1
 
     def _add_many(self, rows: Tensor, gone: Tensor) -> None:
@@ -148,7 +147,7 @@ class ReplayBuffer:
         if len(rows):
             self._current.copy_(after[-1])
         self.total += len(rows)
-        self._counted = None
+        self._counted, self._ranks = None, {}
 
     def break_episodes(self) -> None:
         """Say that the next rows do not continue the last ones: a restart, another collection."""
@@ -161,8 +160,10 @@ class ReplayBuffer:
     def sample_indices(self, n: int) -> Tensor:
         """Draw n slots [n], int64, uniformly over the valid ones, for `gather`."""
         size = (self.total - self.oldest) * self.num_envs
-        if size == self._num_invalid:
+        if size == (self._num_invalid if self._on_host else 0):
             raise ValueError("the buffer holds no valid transition to sample; add some first")
+        if not self._on_host:
+            return unread.draw(self, (self.generator,), n)[0]
         index = self._draw(size, n)
         if self._num_invalid:
             invalid = self._invalid.view(-1)
@@ -188,6 +189,8 @@ class ReplayBuffer:
     def sample_windows(self, n: int, length: int, burn_in: int = 0) -> Windows:
         """Draw n windows of `length` steps from uniform anchors, up to `burn_in` before each."""
         anchor, ring = self.sample_indices(n), (self._steps, self.num_envs, self.oldest, self.total)
+        if not self._on_host:
+            anchor.clamp_(max=self.capacity - 1)  # where none is valid, neither is any window
         slots = self._flat, self._episode.view(-1), self._invalid.view(-1)
         rows, mask = gather_windows(slots, anchor, length, burn_in, ring)
         return Windows(self.layout.unpack(rows), mask)
@@ -209,8 +212,8 @@ class ReplayBuffer:
     def clear(self) -> None:
         """Forget every transition; the generator goes on."""
         self._base = self.total
-        self._counted = 0
-        self._invalid.zero_()
+        self._counted, self._ranks = 0, {}
+        self._invalid.fill_(True)
         self._starts = (-1, self._starts[1])
         self.break_episodes()
 
@@ -262,5 +265,9 @@ class ReplayBuffer:
         self.total, self._base = int(state["total"]), int(state["base"])
         self._current.copy_(state["current"])
         self.generator.set_state(state["generator"])
-        self._counted = None
+        t = torch.arange(self.oldest, self.total, device=self.device) % self._steps
+        kept = self._invalid[t]
+        self._invalid.fill_(True)
+        self._invalid[t] = kept
+        self._counted, self._ranks = None, {}
         self._starts = (-1, self._starts[1])

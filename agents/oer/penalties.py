@@ -106,9 +106,8 @@ class SI:
 def project(gradient: Tensor, reference: Tensor) -> Tensor:
     """Return the gradient without what points against `reference` (A-GEM, arXiv:1812.00420)."""
     dot = gradient @ reference
-    if dot >= 0:
-        return gradient
-    return gradient - dot / (reference @ reference) * reference
+    rest = gradient - dot / (reference @ reference) * reference
+    return torch.where(dot >= 0, gradient, rest)
 
 
 def along(memories: Callable[[], Tensor]) -> Callable[[Optimizer, Tensor], None]:

@@ -38,6 +38,8 @@ class Crew:
         self.members: list[Member] = []
         self.run: Run | None = None  # the group's, once it has begun
         self.card: Card | None = None  # of data, for scores
+        self.on_host = True  # else nothing is read of the worlds' device between two log rows
+        self.unread: Any = 0  # bad rows of each world since the last, there
 
     def open(self, kept: Sequence[Mapping[str, Any] | None] | None = None) -> None:
         """Open the members' directories, new ones or as the group's checkpoint kept them."""
@@ -70,10 +72,15 @@ class Crew:
         return torch.tensor([m.alive for m in self.members])
 
     def act(self, obs: Tensor, state: State = (), *, explore: bool = False) -> tuple[Tensor, State]:
-        """Return the members' actions; those of a stopped one are 0."""
+        """Return the members' actions; those of a stopped one are 0.
+
+        On a device what is not finite is 0 too: metrics tell at a log row who is to be stopped.
+        """
         action, _ = self.agent.act(obs, explore=explore)
         own = action.view(len(self.members), -1)
-        finite = own.isfinite().all(1).cpu()
+        finite = own.isfinite().all(1)
+        if not self.on_host:
+            return own.masked_fill_(~finite[:, None], 0.0).view_as(action), state
         if not bool(finite.all()):
             self._stop(~finite, "an action is not finite")
             own[~self.alive] = 0.0
@@ -103,6 +110,9 @@ class Crew:
 
     def count(self, ended: Sequence[tuple[int, float, int]], valid: Tensor) -> None:
         """Count the (world, return, length) of episodes that ended, and bad worlds [K N]."""
+        if not self.on_host:
+            self.unread = self.unread + ~valid
+            return
         n = len(valid) // len(self.members)
         for world, total, length in ended:
             self.members[world // n].recent.append((total, length))
@@ -110,16 +120,30 @@ class Crew:
             for m, own in zip(self.members, valid.view(-1, n), strict=True):
                 m.bad += int((~own).sum())
 
-    def played(self) -> list[dict[str, float]]:
-        """Return what each member's row says of its worlds, and forget the episodes in it."""
+    def read(self) -> None:
+        """Bring the bad rows that were counted on a device to their members."""
+        if isinstance(self.unread, Tensor):
+            bad = self.unread.view(len(self.members), -1).sum(1).tolist()
+            for m, number in zip(self.members, bad, strict=True):
+                m.bad += number
+        self.unread = 0
+
+    def played(self, unread: Tensor | None = None) -> list[dict[str, float]]:
+        """Return what each member's row says of its worlds, and forget the episodes in it.
+
+        `unread` [3, K N]: what `UnreadReturns.read` gave, of worlds on a device.
+        """
+        self.read()
         rows = []
-        for m in self.members:
-            row: dict[str, float] = {"bad_worlds": m.bad}
-            if m.recent:
-                row["return"] = sum(r for r, _ in m.recent) / len(m.recent)
-                row["length"] = sum(n for _, n in m.recent) / len(m.recent)
-            m.recent = []
-            rows.append(row)
+        for k, m in enumerate(self.members):
+            if unread is None:
+                number, total = len(m.recent), sum(r for r, _ in m.recent)
+                length, m.recent = sum(n for _, n in m.recent), []
+            else:
+                own = unread.view(3, len(self.members), -1)[:, k]
+                number, total, length = own.sum(1).tolist()
+            mean = {"return": total / number, "length": length / number} if number else {}
+            rows.append({"bad_worlds": m.bad, **mean})
         return rows
 
     def write_rows(
@@ -156,6 +180,7 @@ class Crew:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the group's checkpoint keeps of its members."""
+        self.read()
         return {"members": [m.state_dict() for m in self.members]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -31,6 +31,7 @@ def run_agent(method: str, agent_class: Any, c: Any, resume: bool) -> Result:
 def steps(run: Run, s: Session, config: Any, first: Callable[[], Any] = never) -> Iterator[None]:
     """Act, store and learn until `config.steps` transitions; yield after each vector step.
 
+    A step of worlds on a device counts bad rows too: which they are is known at log points.
     The body of `for _ in steps(...)` comes between two steps, `first` before any; both may restart
     `s`. Raises Diverged after a dump when a loss, a parameter or an observation is not finite.
     """
@@ -48,7 +49,7 @@ def steps(run: Run, s: Session, config: Any, first: Callable[[], Any] = never) -
         except FloatingPointError as error:
             run.dump(s.dumped(), str(error))
         s.buffer.add(batch, valid)
-        run.tick(int(valid.sum()))
+        run.tick(int(valid.sum()) if s.on_host else len(valid))
         count(run, s, batch, valid)
         if run.step > config.learning_starts:
             s.debt += config.utd * (run.step - max(run.previous, config.learning_starts))
@@ -107,9 +108,4 @@ def count(run: Run, s: Session, batch: Transitions, valid: torch.Tensor) -> None
 
 def row_of(s: Session) -> dict[str, Any]:
     """Return what to log, and forget the episodes in it."""
-    row: dict[str, Any] = {**s.metrics, **s.env.health()}
-    if s.recent:
-        row["return"] = sum(r for r, _ in s.recent) / len(s.recent)
-        row["length"] = sum(n for _, n in s.recent) / len(s.recent)
-    s.recent = []
-    return row
+    return {**s.metrics, **s.env.health(), **s.played()}

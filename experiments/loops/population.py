@@ -11,6 +11,7 @@ from ...agents import Agent, Evaluation, RandomPolicy, evaluate
 from ...agents.acting import advance
 from ...agents.playing import EVAL_SEED, SEED_STRIDE
 from ...agents.seeding import stream_seed
+from ...agents.unread import UnreadReturns
 from ...buffers.groups import Groups, Members
 from ...envs import make
 from ...envs.contexts import parse_contexts
@@ -88,8 +89,9 @@ def _run(
 class Warmup:
     """Uniform actions before the members learn, each member's from its own generator."""
 
-    def __init__(self, act_dim: int, seeds: Sequence[int]) -> None:
-        self.policies = [RandomPolicy(act_dim, seed=stream_seed(s, "warmup")) for s in seeds]
+    def __init__(self, act_dim: int, seeds: Sequence[int], device: torch.device) -> None:
+        draws = [stream_seed(s, "warmup") for s in seeds]
+        self.policies = [RandomPolicy(act_dim, seed=s, device=device) for s in draws]
 
     def act(self, obs: Tensor) -> Tensor:
         """Return the actions of the members' worlds, member by member."""
@@ -135,7 +137,7 @@ def build(agent_class: Any, configs: Sequence[Any]) -> Session:
     agent = agent_class(env.obs_dim, env.act_dim, settings, seed=seeds, **options)
     source = Groups(buffer, [stream_seed(s, "replay") for s in seeds])
     session = Session(agent, env, judge, buffer, source, c.seed)
-    session.more["warmup"] = Warmup(env.act_dim, seeds)
+    session.more["warmup"] = Warmup(env.act_dim, seeds, env.device)
     return session
 
 
@@ -144,7 +146,7 @@ def steps(run: Run, s: Session, crew: Crew, config: Any) -> Iterator[None]:
 
     Raises Diverged when no member is left whose values are finite.
     """
-    obs = s.begin(run)
+    obs, crew.on_host = s.begin(run), s.on_host
     crew.begin(run)
     if run.owed:
         learn(run, s, config, crew.require_finite)
@@ -169,7 +171,8 @@ def train(run: Run, s: Session, crew: Crew, config: Any) -> Evaluation:
         return evaluate(crew, s.judge, seed=EVAL_SEED, stop=lambda: run.stopping)
 
     def row() -> dict[str, float]:
-        return crew.write_rows(s.metrics, crew.played())
+        unread = s.returns.read() if isinstance(s.returns, UnreadReturns) else None
+        return crew.write_rows(s.metrics, crew.played(unread))
 
     judged: Evaluation | None = None
     for _ in steps(run, s, crew, config):

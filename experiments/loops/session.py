@@ -9,6 +9,7 @@ from ...agents import Agent, Metrics, RandomPolicy
 from ...agents.acting import Returns
 from ...agents.playing import SEED_STRIDE
 from ...agents.seeding import stream_seed
+from ...agents.unread import UnreadReturns
 from ...buffers import ReplayBuffer, Source
 from ...buffers.source import leaves, load_state, state_of
 from ...envs import BatchEnv
@@ -61,9 +62,11 @@ class Session:
         self.seed, self.datasets = seed, datasets
         self.draw_from(source)
         self.more: dict[str, Any] = {}  # further parts with a state, by name: a script's own
-        self.warmup = RandomPolicy(env.act_dim, seed=stream_seed(seed, "warmup"))
+        self.on_host = env.device.type == "cpu"  # else nothing is read between two log rows
+        device, warm = env.device, stream_seed(seed, "warmup")
+        self.warmup = RandomPolicy(env.act_dim, seed=warm, device=device)
         self.columns = context_values(env, buffer.layout)
-        self.returns = Returns(env.num_envs)
+        self.returns = self.no_returns()
         self.recent: list[tuple[float, int]] = []  # returns and lengths since the last log row
         self.debt = 0.0  # updates owed
         self.metrics: Metrics = {}
@@ -91,14 +94,28 @@ class Session:
                 return self.env.current_obs()
             run.home.note(resume="the environment has no saved state: restarted at a reset")
             self.buffer.break_episodes()
-            self.returns, self.memory = Returns(self.env.num_envs), self.initial
+            self.returns, self.memory = self.no_returns(), self.initial
             return self.env.reset(self.seed * SEED_STRIDE + run.step)
 
     def restart(self) -> None:
         """Begin an episode in every world, whatever was played in them."""
         self.buffer.break_episodes()
-        self.returns, self.memory = Returns(self.env.num_envs), self.initial
+        self.returns, self.memory = self.no_returns(), self.initial
         self.restarted = self.env.reset()
+
+    def no_returns(self) -> Returns | UnreadReturns:
+        """Return what counts the worlds' episodes from their starts on."""
+        n, device = self.env.num_envs, self.env.device
+        return Returns(n) if self.on_host else UnreadReturns(n, device)
+
+    def played(self) -> dict[str, float]:
+        """Return mean return and length of the episodes since the last call, and forget them."""
+        if isinstance(self.returns, UnreadReturns):
+            number, total, length = self.returns.read().sum(1).tolist()
+        else:
+            number, total = len(self.recent), sum(r for r, _ in self.recent)
+            length, self.recent = sum(n for _, n in self.recent), []
+        return {"return": total / number, "length": length / number} if number else {}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the buffer, whose rows lie in shards."""

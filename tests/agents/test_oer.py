@@ -417,6 +417,7 @@ def test_agem_never_points_against_the_memory():
         assert float(out @ reference) >= -1e-5
         if own @ reference >= 0:
             assert torch.equal(out, own)
+    assert torch.equal(project(own, torch.zeros(6)), own)  # where the memory asks for nothing
 
 
 # -- 7: selectors on a planted set

@@ -86,6 +86,8 @@ def test_trained_draws_the_weights_and_moves_them_by_adam():
     weight = kept.weight.detach().clone()
     trained(kept, 0.1)
     assert torch.equal(kept.weight, weight)
+    assert optimizer.param_groups[0]["capturable"]  # a CUDA graph may record the step
+    assert isinstance(optimizer.state[flat]["step"], torch.Tensor)
 
 
 def test_a_lagging_copy_has_memory_of_its_own_and_no_gradients():

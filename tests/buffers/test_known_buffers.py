@@ -1,14 +1,17 @@
 """Windows of the ring and states of mixtures, written out."""
 
+import pytest
 import torch
 
 from reverie.buffers import Layout, ReplayBuffer, mix
 from reverie.buffers.source import leaves, load_state, state_of
 
 
-def test_an_invalid_row_ends_its_episode_and_is_in_no_window():
+@pytest.mark.parametrize("on_host", [True, False])
+def test_an_invalid_row_ends_its_episode_and_is_in_no_window(on_host):
     """Rows 0 to 4 of one world, no flag set; row 2 is no transition."""
     buffer = ReplayBuffer(Layout(1, 1), 8)
+    buffer._on_host = on_host
     for s in range(5):
         row = buffer.layout.unpack(torch.tensor([[s + 1.0, 0, s, s + 2, 0, 0]]))
         buffer.add(row, torch.tensor([s != 2]))
