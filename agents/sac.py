@@ -10,6 +10,7 @@ from torch import Tensor
 from ..buffers import Transitions
 from . import losses, versions
 from .api import Bounds, Metrics, State, no_memory
+from .graphs import Steps
 from .networks import Critic, GaussianActor, Masks, draw, frozen, step
 from .population import Seeds, joined, lead_of, log_temperature, spread
 from .seeding import generator
@@ -95,7 +96,7 @@ class SAC:
         *,
         device: str | torch.device = "cpu",
         seed: Seeds = 0,
-        compile: bool = False,
+        compile: bool | str = False,
         bfloat16: bool = False,
     ) -> None:
         self.config = c = joined(config, SACConfig(), seed, MAY_DIFFER, device)
@@ -122,11 +123,12 @@ class SAC:
         self.log_alpha = log_temperature(c.alpha, lead, device)
         self.alpha_optimizer = adam(self.log_alpha, spread(c.lr, [self.log_alpha]))
         self.updates = 0
-        self.actor_loss = self.entropy = torch.zeros(lead, device=device)  # of its last step
+        self.actor_loss, self.entropy = torch.zeros(2, *lead, device=device)  # of its last step
         self._autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16)
         wrap = compiler(compile, self.device)
         self._critic_objective = wrap(self._value_loss)
         self._actor_objective = wrap(self._policy_loss)
+        self.steps = Steps(self, compile)
 
     @torch.no_grad()
     def act(self, obs: Tensor, state: State = (), *, explore: bool = False) -> tuple[Tensor, State]:
@@ -137,7 +139,9 @@ class SAC:
         return torch.tanh(mean).view(-1, self.act_dim), state
 
     def update(self, batch: Transitions, **more: Transitions) -> Metrics:
-        """Take one gradient step on the critics, and every `policy_delay`-th on actor and alpha."""
+        """Step the critics, every `policy_delay`-th time actor and alpha; U times on [U, ...]."""
+        if self.steps.wanted or batch.reward.dim() > 1 + len(self.lead):
+            return self.steps(batch)
         return self._update(batch, self.draw(batch.reward.shape[-1]))
 
     def draw(self, n: int) -> Noise:
@@ -165,14 +169,15 @@ class SAC:
             if self.config.learn_alpha:
                 alpha_loss = losses.temperature_loss(self.log_alpha, log_prob, self.target_entropy)
                 step(self.alpha_optimizer, alpha_loss)
-            self.actor_loss, self.entropy = actor_loss.detach(), -log_prob.detach().mean(-1)
+            self.actor_loss.copy_(actor_loss.detach())  # in place: a graph may read it later
+            self.entropy.copy_(-log_prob.detach().mean(-1))
         if not self.crossq:
             self._target_flat.lerp_(self._critic_flat.detach(), self._tau)
         return {
             "critic_loss": critic_loss.detach(),
-            "actor_loss": self.actor_loss,
+            "actor_loss": self.actor_loss.clone(),
             "q": q.detach().mean((-2, -1)),
-            "entropy": self.entropy,
+            "entropy": self.entropy.clone(),
             "alpha": alpha.view(self.lead),
         }
 
@@ -208,4 +213,5 @@ class SAC:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`."""
+        self.steps.forget()
         unpack(self, self.saved, versions.sac_state(state, self.config))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..buffers import Transitions
 from . import cloning, losses
 from .api import Bounds, Metrics, State, no_memory
+from .graphs import Steps
 from .networks import Critic, DeterministicActor, draw, frozen, step
 from .population import Seeds, joined, lead_of, spread
 from .seeding import generator
@@ -87,7 +88,7 @@ class TD3:
         *,
         device: str | torch.device = "cpu",
         seed: Seeds = 0,
-        compile: bool = False,
+        compile: bool | str = False,
         bfloat16: bool = False,
         actor: nn.Module | None = None,
     ) -> None:
@@ -129,6 +130,7 @@ class TD3:
         wrap = compiler(compile, self.device)
         self._critic_objective = wrap(self._value_loss)
         self._actor_objective = wrap(self._policy_loss)
+        self.steps = Steps(self, compile)
 
     @torch.no_grad()
     def act(self, obs: Tensor, state: State = (), *, explore: bool = False) -> tuple[Tensor, State]:
@@ -140,7 +142,9 @@ class TD3:
         return action.view(-1, self.act_dim), state
 
     def update(self, batch: Transitions, **more: Transitions) -> Metrics:
-        """Take one gradient step on the critics, and every `policy_delay`-th on the actor."""
+        """Step the critics, every `policy_delay`-th time the actor; U times on [U, ...]."""
+        if self.steps.wanted or batch.reward.dim() > 1 + len(self.lead):
+            return self.steps(batch)
         return self._update(batch, self.draw(batch.reward.shape[-1]))
 
     def draw(self, n: int) -> Noise:
@@ -157,11 +161,11 @@ class TD3:
             with self._autocast, frozen(self._critic_parameters):
                 actor_loss = self._actor_objective(batch)
                 self.actor_step(self.actor_optimizer, actor_loss)
-            self.actor_loss = actor_loss.detach()
+            self.actor_loss.copy_(actor_loss.detach())  # in place: a graph may read it later
             torch._foreach_lerp_(self._targets, self._online, self._tau)
         return {
             "critic_loss": critic_loss.detach(),
-            "actor_loss": self.actor_loss,
+            "actor_loss": self.actor_loss.clone(),
             "q": q.detach().mean((-2, -1)),
         }
 
@@ -196,4 +200,5 @@ class TD3:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`."""
+        self.steps.forget()
         unpack(self, self.saved, state)

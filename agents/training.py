@@ -64,12 +64,12 @@ def trained(
     return flat, adam(flat, spread(lr, module.parameters()))
 
 
-def compiler(wanted: bool, device: str | torch.device) -> Any:
-    """Return torch.compile, or what leaves a function as it is where it is not wanted.
+def compiler(wanted: bool | str, device: str | torch.device) -> Any:
+    """Return torch.compile, or what leaves a function as it is: False, or "graphs" (`graphs.py`).
 
     Raises ValueError where the CPU's code cannot be compiled: no C++ compiler is there.
     """
-    if not wanted:
+    if wanted is not True:
         return lambda f: f
     if torch.device(device).type == "cpu":
         from torch._inductor.cpp_builder import get_cpp_compiler
@@ -80,7 +80,7 @@ def compiler(wanted: bool, device: str | torch.device) -> Any:
         except InvalidCxxCompiler:
             raise ValueError(
                 "compile=True, and torch.compile finds no C++ compiler: install g++ (or name one "
-                "in CXX), or give --no-compile, which is slower and otherwise the same"
+                "in CXX), or give --compile False, which is slower and otherwise the same"
             ) from None
     return torch.compile
 

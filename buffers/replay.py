@@ -189,8 +189,6 @@ class ReplayBuffer:
     def sample_windows(self, n: int, length: int, burn_in: int = 0) -> Windows:
         """Draw n windows of `length` steps from uniform anchors, up to `burn_in` before each."""
         anchor, ring = self.sample_indices(n), (self._steps, self.num_envs, self.oldest, self.total)
-        if not self._on_host:
-            anchor.clamp_(max=self.capacity - 1)  # where none is valid, neither is any window
         slots = self._flat, self._episode.view(-1), self._invalid.view(-1)
         rows, mask = gather_windows(slots, anchor, length, burn_in, ring)
         return Windows(self.layout.unpack(rows), mask)
@@ -265,9 +263,5 @@ class ReplayBuffer:
         self.total, self._base = int(state["total"]), int(state["base"])
         self._current.copy_(state["current"])
         self.generator.set_state(state["generator"])
-        t = torch.arange(self.oldest, self.total, device=self.device) % self._steps
-        kept = self._invalid[t]
-        self._invalid.fill_(True)
-        self._invalid[t] = kept
-        self._counted, self._ranks = None, {}
+        unread.forget_others(self)
         self._starts = (-1, self._starts[1])

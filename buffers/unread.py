@@ -25,6 +25,15 @@ def write_step(b: Any, columns: Sequence[Tensor], valid: Tensor | None) -> None:
         torch.logical_not(valid.to(b.device, non_blocking=True), out=gone)
     b._episode[t] = b._current
     b._current += (row[:, b._flags] > 0).any(dim=1) | gone
+    b._ranks, b._counted = {}, None
+
+
+def forget_others(b: Any) -> None:
+    """Mark every slot as no row that is not of the steps oldest..total-1."""
+    t = torch.arange(b.oldest, b.total, device=b.device) % b._steps
+    kept = b._invalid[t]
+    b._invalid.fill_(True)
+    b._invalid[t] = kept
     b._counted, b._ranks = None, {}
 
 
@@ -44,4 +53,5 @@ def draw(b: Any, generators: Sequence[torch.Generator], n: int) -> Tensor:
     if k == 1:
         return at
     first = torch.arange(k, device=b.device)[:, None] * worlds
-    return (at // worlds * b.num_envs + first + at % worlds).clamp_(max=b.capacity)
+    at = at // worlds * b.num_envs + first + at % worlds
+    return at.clamp(max=b.capacity)

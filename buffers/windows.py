@@ -61,6 +61,7 @@ def gather_windows(
         raise ValueError(f"need length >= 1 and burn_in >= 0, got {length} and {burn_in}")
     rows, episode, invalid = slots
     offset = torch.arange(-burn_in, length, device=rows.device)
+    anchor = anchor.clamp(max=len(episode) - 1)  # a device's draw of no row: none is real then
     index, inside = window_slots(anchor, offset, *ring)
     mask = inside & (episode[index] == episode[anchor][:, None]) & ~invalid[index]
     return torch.where(mask[..., None], rows[index], 0.0), mask  # not a product: 0 * NaN

@@ -50,13 +50,13 @@ MUTANTS = [Mutant(*row) for row in (
     # -- what a device is not asked between two log rows
     ("buffers/unread.py", "b._current += (row[:, b._flags] > 0).any(dim=1) | gone", "pass", "buffers/test_known_buffers.py::test_an_invalid_row_ends_its_episode_and_is_in_no_window"),
     ("buffers/unread.py", "torch.logical_not(valid.to(b.device, non_blocking=True), out=gone)", "gone.fill_(False)", "test_no_reads.py::test_draws_on_a_device_are_uniform_over_valid_slots_by_hand"),
-    ("buffers/unread.py", "b._counted, b._ranks = None, {}", "pass", "test_no_reads.py::test_a_training_step_reads_nothing[td3]"),
+    ("buffers/unread.py", "b._ranks, b._counted = {}, None", "pass", "test_no_reads.py::test_a_training_step_reads_nothing[td3]"),
     ("buffers/unread.py", "% ranks[:, -1:].clamp(min=1)", "% b.capacity", "test_no_reads.py::test_draws_on_a_device_are_uniform_over_valid_slots_by_hand"),
     ("buffers/unread.py", "right=True", "right=False", "test_no_reads.py::test_draws_on_a_device_are_uniform_over_valid_slots_by_hand"),
     ("buffers/unread.py", "b.num_envs + first + at", "b.num_envs + at", "test_no_reads.py::test_groups_on_a_device_draw_from_their_own_worlds_by_hand"),
     ("buffers/unread.py", "if k not in b._ranks:", "if not b._ranks:", "test_no_reads.py::test_groups_on_a_device_draw_from_their_own_worlds_by_hand"),
     ("buffers/replay.py", "self._flat[capacity] = torch.nan", "self._flat[capacity] = 0", "test_no_reads.py::test_where_no_row_is_valid_a_device_draws_nan_for_it_cannot_raise"),
-    ("buffers/replay.py", "            anchor.clamp_(max=self.capacity - 1)", "            pass", "test_no_reads.py::test_where_no_row_is_valid_a_device_draws_nan_for_it_cannot_raise"),
+    ("buffers/windows.py", "anchor.clamp(max=len(episode) - 1)", "anchor", "test_no_reads.py::test_where_no_row_is_valid_a_device_draws_nan_for_it_cannot_raise"),
     ("buffers/replay.py", "            return unread.draw(self, (self.generator,), n)[0]", "            pass", "test_no_reads.py::test_a_training_step_reads_nothing[td3]"),
     ("buffers/groups.py", "            return unread.draw(b, self.generators, n)", "            pass", "test_no_reads.py::test_a_population_on_a_device_reads_nothing_and_tells_at_a_log_row"),
     ("agents/unread.py", "self.running[2] += valid", "self.running[2] += 1", "test_no_reads.py::test_unread_returns_go_on_from_their_state"),
@@ -71,6 +71,18 @@ MUTANTS = [Mutant(*row) for row in (
     ("experiments/loops/crew.py", "m.bad += number", "m.bad += 0", "test_no_reads.py::test_a_population_on_a_device_reads_nothing_and_tells_at_a_log_row"),
     ("experiments/loops/crew.py", "unread.view(3, len(self.members), -1)[:, k]", "unread.view(3, len(self.members), -1)[:, 0]", "test_no_reads.py::test_a_population_on_a_device_reads_nothing_and_tells_at_a_log_row"),
     ("experiments/loops/population.py", "s.begin(run), s.on_host", "s.begin(run), True", "test_no_reads.py::test_a_population_on_a_device_reads_nothing_and_tells_at_a_log_row"),
+
+    # -- U updates in a call, and graphs
+    ("agents/graphs.py", "self.agent.updates += len(batches.reward)", "self.agent.updates += 1", "agents/test_graphs.py::test_what_is_recorded_is_what_runs_eagerly[redq]"),
+    ("agents/graphs.py", "            to.copy_(x)", "            pass", "agents/test_graphs.py::test_what_is_recorded_is_what_runs_eagerly[td3]"),
+    ("agents/graphs.py", "self.metrics.clone()", "self.metrics", "agents/test_graphs.py::test_one_batch_is_recorded_too_and_its_metrics_stay"),
+    ("agents/graphs.py", "% self.agent.config.policy_delay", "% 1", "agents/test_graphs.py::test_what_is_recorded_is_what_runs_eagerly[redq]"),
+    ("agents/graphs.py", "return MOST if compile == \"graphs\" else 1", "return 1", "agents/test_graphs.py::test_one_batch_is_recorded_too_and_its_metrics_stay"),
+    ("agents/graphs.py", "[source.sample(n) for _ in range(updates)]", "[source.sample(n)] * updates", "agents/test_graphs.py::test_batches_of_a_mixture_keep_its_shares"),
+    ("agents/td3.py", "        self.steps.forget()\n", "", "agents/test_graphs.py::test_a_loaded_state_is_recorded_anew"),
+    ("agents/td3.py", "self.actor_loss.copy_(actor_loss.detach())", "self.actor_loss = actor_loss.detach()", "agents/test_graphs.py::test_what_is_recorded_is_what_runs_eagerly[td3]"),
+    ("agents/sac.py", "self.actor_loss.copy_(actor_loss.detach())", "self.actor_loss = actor_loss.detach()", "agents/test_graphs.py::test_what_is_recorded_is_what_runs_eagerly[redq]"),
+    ("experiments/loops/offpolicy.py", "else drawn(s.source, size, n)", "else s.source.sample(size)", "agents/test_graphs.py::test_the_loop_takes_all_that_is_owed_in_one_call"),
 
     # -- populations
     ("buffers/groups.py", "at * b.num_envs + self._first + local", "at * b.num_envs + local", "buffers/test_groups.py::test_slots_by_hand"),
@@ -516,7 +528,7 @@ MUTANTS = [Mutant(*row) for row in (
     ("experiments/loops/collecting.py", "random_return=low, reference_return=high", "random_return=high, reference_return=low", "experiments/test_known_data.py::test_uniform_actions_are_0_of_a_score_and_the_reference_is_100"),
     ("experiments/loops/collecting.py", "stream_seed(o.seed, f\"collect {i}\")", "stream_seed(o.seed, \"collect\")", "experiments/test_known_data.py::test_a_cards_references_are_of_twenty_episodes"),
     ("experiments/loops/collecting.py", "cut[:-1] |= ~valid[1:]", "pass", "experiments/test_collecting.py::test_invalid_rows_and_breaks_end_episodes"),
-    ("experiments/loops/offpolicy.py", "s.debt -= 1", "s.debt = 0", "experiments/test_known_loops.py::test_updates_that_are_owed_are_owed_after_a_resume_too"),
+    ("experiments/loops/offpolicy.py", "s.debt -= n", "s.debt = 0", "experiments/test_known_loops.py::test_updates_that_are_owed_are_owed_after_a_resume_too"),
     ("experiments/loops/session.py", "self.recent, self.debt, self.metrics, self.memory = state[\"session\"]", "self.recent, _, self.metrics, self.memory = state[\"session\"]", "experiments/test_known_loops.py::test_updates_that_are_owed_are_owed_after_a_resume_too"),
     ("experiments/loops/offpolicy.py", "if run.owed:", "if False:", "experiments/test_known_loops.py::test_an_off_policy_run_goes_on_with_the_evaluation_in_which_it_was_stopped"),
     ("experiments/loops/offpolicy.py", "run.due(TRAIL * s.env.num_envs)", "run.due(TRAIL)", "experiments/test_known_loops.py::test_a_dump_shows_every_eighth_step_of_the_physics_and_the_last"),

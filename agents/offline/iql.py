@@ -11,6 +11,7 @@ from ...buffers import Transitions
 from .. import losses
 from ..api import Bounds, Metrics, State, no_memory
 from ..cloning import advantage_weights, weighted_cloning_loss
+from ..graphs import each
 from ..networks import Critic, DeterministicActor, mlp, step
 from ..population import Seeds, joined, lead_of, spread
 from ..seeding import generator
@@ -123,7 +124,9 @@ class IQL:
         return action.view(-1, self.act_dim), state
 
     def update(self, batch: Transitions, **more: Transitions) -> Metrics:
-        """Take one gradient step on value, critics and actor, in this order."""
+        """Take one gradient step on value, critics and actor, in this order; U on [U, ...]."""
+        if batch.reward.dim() > 1 + len(self.lead):
+            return each(self.update, batch)
         c = self.config
         with torch.no_grad():
             best = self.target_critic(batch.obs, batch.action).min(-2).values

@@ -32,7 +32,7 @@ class Standardised:
 
     def update(self, batch: Transitions, **more: Transitions) -> Metrics:
         """Take one gradient step of the inner agent."""
-        obs, next_obs = self._scale(batch.obs), self._scale(batch.next_obs)
+        obs, next_obs = ((x - self.mean) / self.std for x in (batch.obs, batch.next_obs))
         return self.agent.update(batch._replace(obs=obs, next_obs=next_obs), **more)
 
     def state_dict(self) -> dict[str, Any]:

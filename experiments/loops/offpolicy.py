@@ -7,6 +7,7 @@ import torch
 
 from ...agents import reset_where
 from ...agents.acting import advance, over
+from ...agents.graphs import drawn
 from ...agents.playing import EVAL_SEED, Evaluation, Stopped, evaluate, never
 from ...buffers import Transitions
 from ..runs.result import Result
@@ -30,8 +31,6 @@ def run_agent(method: str, agent_class: Any, c: Any, resume: bool) -> Result:
 
 def steps(run: Run, s: Session, config: Any, first: Callable[[], Any] = never) -> Iterator[None]:
     """Act, store and learn until `config.steps` transitions; yield after each vector step.
-
-    A step of worlds on a device counts bad rows too: which they are is known at log points.
     The body of `for _ in steps(...)` comes between two steps, `first` before any; both may restart
     `s`. Raises Diverged after a dump when a loss, a parameter or an observation is not finite.
     """
@@ -64,9 +63,10 @@ def learn(run: Run, s: Session, config: Any, finite: Callable[..., None] | None 
         while s.debt >= 1:
             if run.stopping:
                 raise Stopped("updates were told to stop")
-            sampled = s.source.sample(config.batch_size)
+            n, size = min(int(s.debt), s.at_once), config.batch_size
+            sampled = s.source.sample(size) if n == 1 else drawn(s.source, size, n)
             s.metrics = s.agent.update(sampled)
-            s.debt -= 1
+            s.debt -= n
             if run.options.device == "cpu":
                 check(s.metrics, sampled)
 

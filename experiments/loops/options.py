@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ..runs.config import RunOptions
 
@@ -42,8 +42,9 @@ class UpdateOptions(WorldOptions):
     dream:RUN"""
     context_columns: bool = False
     """replay rows also tell their context: columns context_id and context"""
-    compile: bool = False
-    """torch.compile the losses: a minute of compiling, then faster where nets have layer norm"""
+    compile: bool | Literal["graphs"] = False
+    """True: torch.compile the losses, a minute, then faster where nets have layer norm; graphs: all
+    updates of a step in one call, on CUDA one recorded graph"""
     bfloat16: bool = False
     """matrix products in bfloat16"""
 

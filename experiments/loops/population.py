@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...agents import Agent, Evaluation, RandomPolicy, evaluate
 from ...agents.acting import advance
+from ...agents.graphs import most
 from ...agents.playing import EVAL_SEED, SEED_STRIDE
 from ...agents.seeding import stream_seed
 from ...agents.unread import UnreadReturns
@@ -137,6 +138,7 @@ def build(agent_class: Any, configs: Sequence[Any]) -> Session:
     agent = agent_class(env.obs_dim, env.act_dim, settings, seed=seeds, **options)
     source = Groups(buffer, [stream_seed(s, "replay") for s in seeds])
     session = Session(agent, env, judge, buffer, source, c.seed)
+    session.at_once = most(c.compile)
     session.more["warmup"] = Warmup(env.act_dim, seeds, env.device)
     return session
 

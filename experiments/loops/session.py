@@ -7,6 +7,7 @@ import torch
 
 from ...agents import Agent, Metrics, RandomPolicy
 from ...agents.acting import Returns
+from ...agents.graphs import most
 from ...agents.playing import SEED_STRIDE
 from ...agents.seeding import stream_seed
 from ...agents.unread import UnreadReturns
@@ -42,7 +43,9 @@ def build(
         for d in (*datasets, *dreams):
             d.layout.require(agent.columns, agent_class.__name__)
         source = compose(parts, datasets, buffer, dreams)
-    return Session(agent, env, judge, buffer, source, c.seed, datasets)
+    session = Session(agent, env, judge, buffer, source, c.seed, datasets)
+    session.at_once = most(c.compile)
+    return session
 
 
 class Session:
@@ -69,6 +72,7 @@ class Session:
         self.returns = self.no_returns()
         self.recent: list[tuple[float, int]] = []  # returns and lengths since the last log row
         self.debt = 0.0  # updates owed
+        self.at_once = 1  # of them in a call of `update`, at most
         self.metrics: Metrics = {}
         self.trail: deque[Any] = deque(maxlen=16)  # physics states, for a dump
         self.initial = self.memory = agent.initial_state(env.num_envs)

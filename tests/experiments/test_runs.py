@@ -129,7 +129,7 @@ def test_a_compiled_run_continues_bit_for_bit(tmp_path):
 
 def test_compiling_without_a_compiler_is_refused_through_every_door(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
-    told = r"no C\+\+ compiler: install g\+\+ .*, or give --no-compile"
+    told = r"no C\+\+ compiler: install g\+\+ .*, or give --compile False"
     for name in ("sac", "td3", "synther", "ncap-td3"):
         with pytest.raises(ValueError, match=told):
             module_of(name).main(config(name, tmp_path, "a", compile=True))
