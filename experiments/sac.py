@@ -7,13 +7,14 @@ from typing import Any
 from ..agents import SAC, Policy, SACConfig
 from ..agents.actors import gaussian_policy, go_on
 from .loops import offpolicy
-from .loops.options import UpdateOptions
+from .loops.many_worlds import LEARNER, OPTIONS
+from .loops.options import StepOptions
 from .runs.config import RunOptions, check
 from .runs.result import Result
 
 
 @dataclass(frozen=True)
-class Config(UpdateOptions):
+class Config(StepOptions):
     """A run of soft actor-critic."""
 
     agent: SACConfig = field(default_factory=SACConfig)
@@ -43,6 +44,7 @@ PRESETS = {
         agent=SACConfig(critic_norm="layer", dropout=0.01, policy_delay=20, actor_value="mean"),
     ),
     "crossq": Config(agent=SACConfig(critic_norm="batch", lr=1e-3, policy_delay=3)),
+    "many-worlds": Config(agent=SACConfig(**LEARNER), **OPTIONS),
 }
 STEP = "environment steps"
 

@@ -7,13 +7,14 @@ from typing import Any
 from ..agents import TD3, Policy, TD3Config
 from ..agents.actors import deterministic_policy, go_on
 from .loops import offpolicy
-from .loops.options import UpdateOptions
+from .loops.many_worlds import LEARNER, OPTIONS
+from .loops.options import StepOptions
 from .runs.config import RunOptions, check, from_dict
 from .runs.result import Result
 
 
 @dataclass(frozen=True)
-class Config(UpdateOptions):
+class Config(StepOptions):
     """A run of TD3."""
 
     agent: TD3Config = field(default_factory=TD3Config)
@@ -31,6 +32,7 @@ PRESETS = {
         run=RunOptions(eval_every=1_000, log_every=500),
     ),
     "layernorm": Config(agent=TD3Config(critic_norm="layer")),
+    "many-worlds": Config(agent=TD3Config(explore_noise=0.2, **LEARNER), **OPTIONS),
 }
 STEP = "environment steps"
 

@@ -84,6 +84,22 @@ MUTANTS = [Mutant(*row) for row in (
     ("agents/sac.py", "self.actor_loss.copy_(actor_loss.detach())", "self.actor_loss = actor_loss.detach()", "agents/test_graphs.py::test_what_is_recorded_is_what_runs_eagerly[redq]"),
     ("experiments/loops/offpolicy.py", "else drawn(s.source, size, n)", "else s.source.sample(size)", "agents/test_graphs.py::test_the_loop_takes_all_that_is_owed_in_one_call"),
 
+    # -- rewards of n steps, and what a GPU is asked
+    ("buffers/nstep.py", "(batch.reward * self._powers).sum(1)", "batch.reward.sum(1)", "buffers/test_nstep.py::test_three_steps_by_hand"),
+    ("buffers/nstep.py", "self._powers[k.clamp(min=0)] *", "1.0 *", "buffers/test_nstep.py::test_three_steps_by_hand"),
+    ("buffers/nstep.py", "            last(batch.next_obs),", "            batch.next_obs[:, 0],", "buffers/test_nstep.py::test_three_steps_by_hand"),
+    ("buffers/nstep.py", "last(batch.terminated)", "batch.terminated[:, 0]", "buffers/test_nstep.py::test_three_steps_by_hand"),
+    ("buffers/nstep.py", "            last(batch.truncated),", "            batch.truncated[:, 0],", "buffers/test_nstep.py::test_three_steps_by_hand"),
+    ("buffers/nstep.py", "torch.where(k < 0, torch.nan, reward)", "reward", "buffers/test_nstep.py::test_where_a_device_has_no_valid_row_the_reward_is_nan"),
+    ("experiments/loops/session.py", "NStep(buffer, n, c.agent.gamma)", "NStep(buffer, n, 1.0)", "buffers/test_nstep.py::test_a_run_learns_from_n_steps_where_it_is_told_to"),
+    ("experiments/loops/session.py", "if source is not buffer:", "if False:", "buffers/test_nstep.py::test_n_steps_of_anything_but_the_replay_are_refused"),
+    ("experiments/loops/population.py", "if getattr(c, \"n_step\", 1) > 1:", "if False:", "buffers/test_nstep.py::test_n_steps_of_anything_but_the_replay_are_refused"),
+    ("experiments/loops/many_worlds.py", "\"utd\": 2 / WORLDS", "\"utd\": 2", "buffers/test_nstep.py::test_the_preset_of_many_worlds"),
+    ("experiments/bench/stages.py", "            left.append(name)\n            continue\n", "            left.append(name)\n", "experiments/test_bench.py::test_a_stage_ends_in_time_and_goes_on_behind_what_fails"),
+    ("experiments/bench/stages.py", "yield Measure(name, \"failed\", 1, type(error).__name__)", "raise", "experiments/test_bench.py::test_a_stage_ends_in_time_and_goes_on_behind_what_fails"),
+    ("experiments/bench/gpu_parity.py", "env.load_state_dict(native.state_dict())", "pass", "experiments/test_bench.py::test_every_stage_of_the_gpu_bench_runs_dry"),
+    ("experiments/bench/gpu_learner.py", "steps / worlds * work.u", "0.5 * steps", "experiments/test_bench.py::test_every_stage_of_the_gpu_bench_runs_dry"),
+
     # -- populations
     ("buffers/groups.py", "at * b.num_envs + self._first + local", "at * b.num_envs + local", "buffers/test_groups.py::test_slots_by_hand"),
     ("buffers/groups.py", "first = 0 if b.total - b.oldest == steps else b.oldest", "first = 0", "buffers/test_groups.py::test_after_a_clear_nothing_old_is_drawn"),

@@ -50,6 +50,14 @@ class UpdateOptions(WorldOptions):
 
 
 @dataclass(frozen=True)
+class StepOptions(UpdateOptions):
+    """How one agent of its own replay learns there."""
+
+    n_step: int = 1
+    """steps whose rewards a target sums before it bootstraps; the replay alone has them"""
+
+
+@dataclass(frozen=True)
 class OfflineOptions:
     """From what a run learns offline, and where it is judged."""
 

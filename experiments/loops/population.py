@@ -127,6 +127,8 @@ def build(agent_class: Any, configs: Sequence[Any]) -> Session:
     judged = k * streams_of("eval_episodes", c.run.eval_episodes, contexts)
     if tuple(c.data) != ("replay",):
         raise ValueError(f"data={list(c.data)}: a population learns from its own replay alone")
+    if getattr(c, "n_step", 1) > 1:
+        raise ValueError(f"n_step={c.n_step}: members of a population draw single steps; give 1")
     more = {**c.env_options, "threads": use_threads(c.run.threads), "context": contexts}
     first = [s * SEED_STRIDE + i for s in seeds for i in own]
     env = make(c.env, k * c.num_envs, streams=first, **more)

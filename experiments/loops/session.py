@@ -12,6 +12,7 @@ from ...agents.playing import SEED_STRIDE
 from ...agents.seeding import stream_seed
 from ...agents.unread import UnreadReturns
 from ...buffers import ReplayBuffer, Source
+from ...buffers.nstep import NStep
 from ...buffers.source import leaves, load_state, state_of
 from ...envs import BatchEnv
 from ..runs.run import Run
@@ -43,6 +44,10 @@ def build(
         for d in (*datasets, *dreams):
             d.layout.require(agent.columns, agent_class.__name__)
         source = compose(parts, datasets, buffer, dreams)
+        if (n := getattr(c, "n_step", 1)) > 1:
+            if source is not buffer:
+                raise ValueError(f"n_step={n}: only --data replay has the steps that follow a row")
+            source = NStep(buffer, n, c.agent.gamma)
     session = Session(agent, env, judge, buffer, source, c.seed, datasets)
     session.at_once = most(c.compile)
     return session

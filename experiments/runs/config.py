@@ -23,6 +23,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "num_envs": (1, 1_000_000),
     "utd": (0, 10_000),
     "batch_size": (1, 10_000_000),
+    "n_step": (1, 1000),
     "buffer_size": (1, MANY),
     "learning_starts": (0, MANY),
     "max_episode_steps": (0, MANY),
