@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from rich.console import Console
 from rich.table import Table
@@ -21,6 +22,7 @@ from . import (
     offline,
     population,
     population_learner,
+    stages,
 )
 from .report import OURS, BenchOptions, Report
 
@@ -97,6 +99,11 @@ def show(report: Report, options: BenchOptions) -> None:
 def main(argv: Sequence[str]) -> int:
     """Measure what the arguments name, print a table, write the JSON file; return 0."""
     options = parse(BenchOptions, argv, "bench")
+    if options.what == "gpu-learner":
+        options = replace(options, what="gpu", stage=3)
+    if options.what == "gpu" and (options.dry_run or options.stage is not None):
+        stages.run(options)
+        return 0
     report = BENCHES[options.what](options)
     show(report, options)
     if options.json is not None:

@@ -11,6 +11,7 @@ from ...agents.acting import advance
 from ...buffers import Layout, ReplayBuffer
 from ...envs import BatchEnv, WarpSettings, make
 from ..runs.resources import check_device
+from .measure import wait
 from .report import OURS, BenchOptions, Peer, Report, Row, interleave, torch_threads, version
 
 BARE, NATIVE = "bare MuJoCo Warp", "native engine"
@@ -88,12 +89,6 @@ def _release(device: str) -> None:
         torch.cuda.empty_cache()
 
 
-def wait(device: str | torch.device) -> None:
-    """Wait for what was launched on a GPU."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 class Ours:
     """Our batched env and replay, as the training loop drives them, on one device."""
 
@@ -120,13 +115,13 @@ class Ours:
 class Bare:
     """The same Warp model, sizes and substeps without an environment around them."""
 
-    def __init__(self, env: Any) -> None:
+    def __init__(self, env: Any, burst: int | None = None) -> None:
         import mujoco_warp as mjw
         import warp
 
         wp: Any = warp
 
-        physics = env.physics
+        physics, self.burst = env.physics, burst or BURST
         self.device, self.worlds = str(env.device), int(env.num_envs)
         model, data = physics.m, physics.fresh_data()
         wp.to_torch(data.qpos).copy_(physics.fields.qpos)
@@ -147,8 +142,8 @@ class Bare:
 
     def __call__(self) -> int:
         """Advance by as many vector steps as ours; return the worlds' environment steps."""
-        for _ in range(BURST):
+        for _ in range(self.burst):
             with self.wp.ScopedDevice(self.device):
                 self.wp.capture_launch(self.graph)
         self.wp.synchronize_device(self.device)
-        return BURST * self.worlds
+        return self.burst * self.worlds

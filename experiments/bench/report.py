@@ -44,6 +44,7 @@ class BenchOptions:
             "population",
             "population-learner",
             "gpu",
+            "gpu-learner",
             "offline",
             "diffusion",
             "dream",
@@ -52,9 +53,9 @@ class BenchOptions:
     ]
     """env: steps of the v5 tasks, replay write included; buffer: sample and add; learner:
     gradient steps; population: a search's rollouts on the swimmer; population-learner: gradient
-    steps of K learners as one; gpu: steps on MuJoCo Warp; offline: gradient steps of TD3+BC;
-    diffusion: generated rows; dream: steps of imagined cart-poles; matrix: a row of a transfer
-    matrix"""
+    steps of K learners as one; gpu: steps on MuJoCo Warp; gpu-learner: updates there;
+    offline: gradient steps of TD3+BC; diffusion: generated rows; dream: steps of imagined
+    cart-poles; matrix: a row of a transfer matrix"""
     threads: int = 2
     """CPU threads of the physics (env, gpu), of torch (buffer, learner), and of every peer that
     has threads"""
@@ -68,6 +69,10 @@ class BenchOptions:
     """numbers of worlds to step together (gpu)"""
     device: str = "cuda"
     """device of the environments and of their buffer (gpu); cpu is Warp's, to try the bench"""
+    stage: int | None = None
+    """one of the stages of known length on a GPU, 1 to 4 (gpu)"""
+    dry_run: bool = False
+    """every stage at toy size on the CPU (gpu)"""
     seconds: float = 0.5
     """length of one measurement"""
     compile: bool = False
@@ -80,6 +85,8 @@ class BenchOptions:
         for name in ("threads", "num_envs", "repeats", "seconds"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.stage is not None and self.stage not in (1, 2, 3, 4):
+            raise ValueError(f"stage must be 1, 2, 3 or 4, got {self.stage}")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from reverie.experiments.bench import (
     matrix,
     offline,
     population_learner,
+    stages,
 )
 from reverie.experiments.bench.report import OURS, BenchOptions, Report, Row
 
@@ -156,6 +157,68 @@ def test_gpu_bench_reports(tmp_path, capsys):
     lines = out.with_suffix(".csv").read_text().splitlines()
     assert lines[0] == "case,who,unit,rate,ratio" and len(lines) == 4
     assert "njmax" in capsys.readouterr().out
+
+
+@pytest.mark.xdist_group("warp")
+def test_every_stage_of_the_gpu_bench_runs_dry(tmp_path):
+    pytest.importorskip("mujoco_warp", reason="needs the extra: pip install 'reverie[gpu]'")
+    argv = ["gpu", "--dry-run", "--threads", "1", "--json", str(tmp_path / "gpu.json")]
+    assert cli.main(argv) == 0
+    told = {}
+    for n in (1, 2, 3, 4):
+        head, *lines = (tmp_path / f"gpu-stage-{n}.csv").read_text().splitlines()
+        assert head == "case,what,value,unit"
+        told |= {tuple(x.split(",")[:2]): float(x.split(",")[-2]) for x in lines}
+        about = json.loads((tmp_path / f"gpu-stage-{n}.json").read_text())
+        assert about["stage"] == n and about["left"] == [] and "cpu" in about["stamp"]
+    assert "failed" not in {what for _, what in told}
+    for agent in ("SAC", "TD3"):  # where both are the CPU nothing differs
+        assert told[f"{agent} as on the CPU", "largest relative gap of a metric"] == 0
+        assert told[f"{agent} graphs", "largest relative gap to eager of a metric"] == 0
+        assert told[f"{agent} graphs", "generators stand alike"] == 1
+        rate = told[f"{agent} many worlds", "2 worlds; batch 8"]
+        assert told[f"{agent} many worlds", "2 a vector step"] == pytest.approx(
+            rate
+        )  # 2 of 2 worlds
+    assert told["HalfCheetah-v5", "observation: median gap"] < 1e-4
+    assert told["HalfCheetah-v5 x 2", "ours over bare"] > 0
+    assert told["SAC x 2", "graphs"] > 0 and told["SAC training", "env steps"] % 4 == 0
+    assert told["width 8", "fill"] > 0
+
+
+def test_a_stage_ends_in_time_and_goes_on_behind_what_fails(tmp_path, capsys, monkeypatch):
+    def good():
+        yield stages.Measure("good", "rate", 3.0, "steps/s")
+
+    def bad():
+        yield stages.Measure("bad", "rate", 1.0, "steps/s")
+        raise RuntimeError("out of memory")
+
+    clock = iter([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 100.0])
+    monkeypatch.setattr(stages.time, "monotonic", lambda: next(clock))
+    cases = [("bad", bad), ("good", good), ("late", good)]
+    stage = stages.Stage("a try", 50.0, lambda toy, options: cases)
+    options = BenchOptions("gpu", stage=2, json=tmp_path / "x.json")
+    rows = stages.take(2, stage, None, options, {"cpu": "a"})
+    assert [tuple(m) for m in rows] == [
+        ("bad", "rate", 1.0, "steps/s"), ("bad", "failed", 1, "RuntimeError"),
+        ("bad", "took", 1.0, "s"), ("good", "rate", 3.0, "steps/s"), ("good", "took", 1.0, "s"),
+    ]  # fmt: skip
+    assert "no time left for late" in capsys.readouterr().out
+    assert json.loads((tmp_path / "x-stage-2.json").read_text())["left"] == ["late"]
+    assert (tmp_path / "x-stage-2.csv").read_text().count("\n") == 6
+
+
+def test_the_stages_have_known_lengths():
+    assert {n: stage.seconds for n, stage in stages.STAGES.items()} == {
+        1: 180, 2: 180, 3: 300, 4: 180
+    }  # fmt: skip
+    options = BenchOptions("gpu")
+    names = [[name for name, _ in stage.cases(None, options)] for stage in stages.STAGES.values()]
+    assert names[0][:2] == ["HalfCheetah-v5", "Ant-v5"] and names[1][0] == "HalfCheetah-v5 x 4096"
+    assert len(names[1]) == 4 * 5 and {"SAC x 1", "SAC x 8", "SAC x 64"} < set(names[2])
+    with pytest.raises(ValueError, match="stage must be 1, 2, 3 or 4, got 5"):
+        BenchOptions("gpu", stage=5)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
