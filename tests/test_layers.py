@@ -39,6 +39,7 @@ FLOORS = {
             "losses",
             "cloning",
             "networks",
+            "graphs",
             "spectral",
             "actors",
             "controllers",

@@ -47,9 +47,8 @@ class Run:
             raise Stopped("told to stop before the run began")
         require(self.options)
         self.home = Directory(self.path, *self._opening)
-        kept = self.home.kept
-        self.step, self.previous, self.inner = kept.step, kept.previous, kept.inner
-        self.owed, self.inside = kept.owed, dict(kept.phases)
+        self.step, self.previous, self.inner, self.owed, phases = self.home.kept
+        self.inside = dict(phases)
         self._saved_at = (self.step, self.inner, self.owed) if self.home.found else None
         return self
 
@@ -71,7 +70,8 @@ class Run:
             ) from error
         metrics = self.home.begin(self.step)
         begun = Begun() if found is None else Begun(self.step + 1, self.inner + 1)
-        self._writers = Writers(self.path, self.options, metrics, begun, self._refused)
+        refused = lambda what, error: self.home.refused(what, self.step, error)  # noqa: E731
+        self._writers = Writers(self.path, self.options, metrics, begun, refused)
         self._opened.callback(self._writers.close)
         self._watch = Watch(self, self.label, self.options.progress)
         self._opened.callback(self._watch.close)
@@ -199,7 +199,7 @@ class Run:
             metrics = self._writers.metrics_state()
             self.home.save(counts, state, stores or {}, self.options.keep, metrics)
         except OSError as error:
-            self._refused("checkpoint", error)
+            self.home.refused("checkpoint", self.step, error)
             return False
         self._saved_at = at
         self.after_save()
@@ -227,6 +227,3 @@ class Run:
         except OSError as error:
             where = f"the dump was not written: {error}"
         raise stopping.Diverged(f"{what} at step {self.step}; {where}")
-
-    def _refused(self, what: str, error: Exception) -> None:
-        self.home.refused(what, self.step, error)
