@@ -103,9 +103,9 @@ env_options = { max_episode_steps = 20 }
 SHOW = Show("NCAP", "a circuit against a wave", "tiny", "circuit", "cpg", "return", "higher", "c")
 
 
-def tiny(folder):
+def tiny(folder, seeds="0:2"):
     (folder / "home" / "suites").mkdir(parents=True, exist_ok=True)
-    (folder / "home" / "suites" / "tiny.toml").write_text(TINY)
+    (folder / "home" / "suites" / "tiny.toml").write_text(TINY.replace("0:2", seeds))
     return demo.Demo((SHOW,), {"tiny": 1.0}, folder / "home", folder / "demo")
 
 
@@ -144,19 +144,20 @@ def here(monkeypatch):
 
 
 def test_a_tiny_demo_is_stopped_goes_on_and_shows_what_it_measured(tmp_path, here, capsys):
-    ours, here.stop_after = tiny(tmp_path), 3
-    with pytest.raises(stopping.Interrupted, match="3 of 4 runs had ended; the same command goes"):
+    ours, here.stop_after = tiny(tmp_path, "0:1"), 1
+    with pytest.raises(stopping.Interrupted, match="1 of 2 runs had ended; the same command goes"):
         demo.main([], ours)
-    assert here.ran == ["circuit/Swim-v0-s0", "cpg/Swim-v0-s0", "circuit/Swim-v0-s1"]
-    assert "1 methods, 4 small runs, 0 finished" in capsys.readouterr().out
+    assert here.ran == ["circuit/Swim-v0-s0"]
+    assert "1 methods, 2 small runs, 0 finished" in capsys.readouterr().out
     here.ran.clear()
-    assert demo.main([], ours) == 0 and here.ran == ["cpg/Swim-v0-s1"]
+    here.stop_after = 0
+    assert demo.main([], ours) == 0 and here.ran == ["cpg/Swim-v0-s0"]
     out, results = capsys.readouterr().out, tmp_path / "demo" / "results"
-    assert "4 small runs, 3 finished" in out and str(tmp_path / "demo" / "report.html") in out
+    assert "2 small runs, 1 finished" in out and str(tmp_path / "demo" / "report.html") in out
     (row,) = json.loads((results / "shows.json").read_text())["rows"]
     last = {
         arm: {str(s): read_result(results / f"tiny/{arm}/Swim-v0-s{s}.csv").columns["return"][-1]
-              for s in range(2)}
+              for s in range(1)}
         for arm in ("circuit", "cpg")
     }  # fmt: skip
     assert row["values"] == last
@@ -170,6 +171,25 @@ def test_a_tiny_demo_is_stopped_goes_on_and_shows_what_it_measured(tmp_path, her
     (tmp_path / "home" / "suites" / "tiny.toml").write_text(edited)
     with pytest.raises(ValueError, match=r"es\.population is 6, the suite says 4.*move it away"):
         demo.main([], ours)
+
+
+def test_a_seed_is_run_arm_by_arm_over_all_suites(tmp_path, here, monkeypatch):
+    """What is finished is not run, and counts: 2 of a, 3 of b, in all 4 times 5."""
+
+    def entry(suite, arm, seed):
+        job = Job("sac", None, tmp_path / suite / f"{arm}{seed}")
+        status = "finished" if (suite, arm, seed) in (("a", "y", 0), ("b", "x", 1)) else "missing"
+        arms = SimpleNamespace(name=arm)
+        return SimpleNamespace(path=job.path, job=job, arm=arms, seed=seed, status=lambda: status)
+
+    suites = {s: [entry(s, a, k) for a in "xy" for k in (0, 1)] for s in "ab"}
+    told = []
+    monkeypatch.setattr(demo, "run_jobs", lambda jobs, engine: told.append((jobs, engine)))
+    demo.run(suites, {"a": 2.0, "b": 3.0})
+    ((jobs, engine),) = told
+    assert ["/".join(j.path.parts[-2:]) for j in jobs] == [
+        "a/x0", "b/x0", "b/y0", "a/x1", "a/y1", "b/y1"]  # fmt: skip
+    assert engine.first == 5 and engine.total == 20
 
 
 def test_what_a_run_leaves_for_the_panels_is_kept_once(tmp_path, monkeypatch):
