@@ -11,11 +11,13 @@ from reverie.experiments import demo, methods
 from reverie.experiments.runs import stopping
 from reverie.experiments.runs.config import save_config
 from reverie.experiments.studies import shows
+from reverie.experiments.studies.claim import parse
 from reverie.experiments.studies.jobs import Job, beside
 from reverie.experiments.studies.overall import Overall
 from reverie.experiments.studies.report_diff import read_page
 from reverie.experiments.studies.results import read_result
 from reverie.experiments.studies.shows import SAYS, Show
+from reverie.experiments.studies.suite import parse_suite
 
 HIGHER = Show("M", "a against b", "s", "a", "b", "return", "higher", "c")
 LOWER = HIGHER._replace(metric="forgetting", sign="lower")
@@ -234,3 +236,12 @@ def test_a_tiny_demo_in_processes_of_its_own(tmp_path, monkeypatch, capsys):
     assert row["says"].split(":")[0] in told.out and len(row["values"]["cpg"]) == 2
     logs = sorted(p.name for p in (tmp_path / "demo" / "runs").rglob("*.log"))
     assert logs == ["Swim-v0-s0.log"] * 2 + ["Swim-v0-s1.log"] * 2
+
+
+def test_every_row_of_the_demo_has_its_arms_its_cost_and_a_claim_that_there_is():
+    claims = parse((demo.HERE / "claims.toml").read_text(), "claims.toml")
+    assert {s.suite for s in demo.SHOWS} == set(demo.COSTS)
+    for show in demo.SHOWS:
+        text = (demo.HERE / "suites" / f"{show.suite}.toml").read_text()
+        arms = {a.name for a in parse_suite(text, show.suite).arms}
+        assert {show.better, show.than} <= arms and show.claim in (*claims, "")
