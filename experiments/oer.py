@@ -206,7 +206,8 @@ def look(run: Run, c: Config, s: Learning, judged: Evaluation | None) -> Evaluat
         if judged is not None and at_end:
             return judged._replace(extra=report(c, s))
         now, returns = judge_all(c, s, lambda: run.stopping)
-        s.curve.append((s.learner.task, returns[s.learner.task]))
+        if c.run.eval_every and run.step % c.run.eval_every == 0:  # else it is the run's last one
+            s.curve.append((s.learner.task, returns[s.learner.task]))
         return now._replace(extra=returns_of(returns, s.learner.task))
 
     def row() -> dict[str, Any]:

@@ -31,7 +31,7 @@ FLOORS = {
         ("make", "check", "reality", "__init__"),
     ],
     "agents": [
-        ("norms", "versions"),
+        ("norms", "spectral", "versions"),
         (
             "api",
             "seeding",
