@@ -36,11 +36,11 @@ bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	for what in env buffer learner offline population population-learner; do $(BIN)/reverie bench $$what || exit 1; done
 
-# On a machine with an NVIDIA GPU: the engine's tests on it, then the bench with its stamp.
+# On a machine with an NVIDIA GPU: the engine's tests on it, then the stages of the bench.
 gpu: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS),gpu]'
 	REVERIE_DEVICE=cuda $(BIN)/python -m pytest tests/warp
-	$(BIN)/reverie bench gpu --json experiments/results/bench/gpu.json
+	for n in 1 2 3 4; do $(BIN)/reverie bench gpu --stage $$n || exit 1; done
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -81,7 +81,7 @@ MUTANTS = [Mutant(*row) for row in (
     ("agents/graphs.py", "[source.sample(n) for _ in range(updates)]", "[source.sample(n)] * updates", "agents/test_graphs.py::test_batches_of_a_mixture_keep_its_shares"),
     ("agents/td3.py", "        self.steps.forget()\n", "", "agents/test_graphs.py::test_a_loaded_state_is_recorded_anew"),
     ("agents/td3.py", "self.actor_loss.copy_(actor_loss.detach())", "self.actor_loss = actor_loss.detach()", "agents/test_graphs.py::test_what_is_recorded_is_what_runs_eagerly[td3]"),
-    ("agents/sac.py", "self.actor_loss.copy_(actor_loss.detach())", "self.actor_loss = actor_loss.detach()", "agents/test_graphs.py::test_what_is_recorded_is_what_runs_eagerly[redq]"),
+    ("agents/sac.py", "self.actor_loss.copy_(actor_loss.detach())", "self.actor_loss = actor_loss.detach()", "agents/test_graphs.py::test_what_is_recorded_is_what_runs_eagerly[sac]"),
     ("experiments/loops/offpolicy.py", "else drawn(s.source, size, n)", "else s.source.sample(size)", "agents/test_graphs.py::test_the_loop_takes_all_that_is_owed_in_one_call"),
 
     # -- rewards of n steps, and what a GPU is asked

@@ -11,9 +11,10 @@ from reverie.buffers import Card, Dataset, Layout, ReplayBuffer, Source
 from reverie.buffers.nstep import NStep
 from reverie.experiments import sac, td3
 from reverie.experiments.loops import population, session
-from reverie.experiments.runs.config import check
+from reverie.experiments.runs.config import RunOptions, check
 
 GAMMA = 0.5
+ONE = RunOptions(threads=1)
 
 
 def filled(ends, on_host=True):
@@ -66,9 +67,8 @@ def test_where_a_device_has_no_valid_row_the_reward_is_nan():
 
 
 def test_a_run_learns_from_n_steps_where_it_is_told_to(tmp_path):
-    config = replace(
-        sac.PRESETS["default"], env="reverie/InvertedPendulum-v5", n_step=3, buffer_size=100
-    )
+    env = "reverie/InvertedPendulum-v5"
+    config = replace(sac.PRESETS["default"], env=env, n_step=3, buffer_size=100, run=ONE)
     s = session.build(SAC, config)
     assert isinstance(s.source, NStep) and (s.source.n, s.source.gamma) == (3, 0.99)
     assert s.source.buffer is s.buffer and s.stores == {"replay": s.buffer}
@@ -79,7 +79,7 @@ def test_n_steps_of_anything_but_the_replay_are_refused(tmp_path):
     data = filled([(0, 0), (0, 1)])
     rows = data.layout.unpack(data.rows())
     env = "reverie/InvertedPendulum-v5"
-    c = replace(sac.PRESETS["default"], env=env, n_step=3, buffer_size=100)
+    c = replace(sac.PRESETS["default"], env=env, n_step=3, buffer_size=100, run=ONE)
     wide = rows._replace(obs=torch.zeros(2, 4), next_obs=torch.zeros(2, 4))
     Dataset.of(wide, Card(env=env)).save(tmp_path / "d")
     mixed = replace(c, data=("replay:0.5", f"dataset:{tmp_path / 'd'}:0.5"))
