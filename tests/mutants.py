@@ -243,7 +243,7 @@ MUTANTS = [Mutant(*row) for row in (
     ("agents/dynamics.py", "var(0, correction=0)", "var(0)", "agents/test_known_oer.py::test_models_disagree_by_the_variance_of_their_z_scored_outputs"),
 
     # -- agents: offline learners
-    ("agents/offline/standardised.py", "self._scale(batch.next_obs)", "batch.next_obs", "agents/test_known_learners.py::test_standardised_agents_see_z_scores_on_both_sides_of_a_step"),
+    ("agents/offline/standardised.py", "(batch.obs, batch.next_obs)", "(batch.obs, batch.obs)", "agents/test_known_learners.py::test_standardised_agents_see_z_scores_on_both_sides_of_a_step"),
     ("agents/offline/standardised.py", "self.agent.act(self._scale(obs)", "self.agent.act(obs", "agents/test_known_learners.py::test_standardised_agents_see_z_scores_on_both_sides_of_a_step"),
     ("agents/offline/iql.py", "self.value(batch.next_obs)", "self.value(batch.obs)", "agents/test_known_learners.py::test_an_iql_update_by_hand"),
     ("agents/offline/iql.py", "self.target_critic(batch.obs", "self.critic(batch.obs", "agents/test_known_learners.py::test_an_iql_update_by_hand"),
