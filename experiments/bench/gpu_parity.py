@@ -37,7 +37,7 @@ def cases(toy: Toy | None, options: BenchOptions) -> list[Case]:
 
 def _task(case: str, task: str, toy: Toy | None, device: str) -> Iterator[Measure]:
     """One environment step from states on the way of random actions, by both engines."""
-    worlds, warm = (toy.worlds, 3) if toy else (256, 60)
+    worlds, warm = (toy.worlds, 5) if toy else (256, 60)
     start = time.monotonic()
     env = make(f"reverie/{task}", worlds, backend="warp", device=device, warp=sizes(toy))
     native = make(f"reverie/{task}", worlds, threads=1)
