@@ -1,6 +1,8 @@
 """Replay buffers: sampling a batch of 256 and adding 16 transitions, from a full million."""
 
+import time
 from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,39 @@ def run(options: BenchOptions, capacity: int = 1_000_000) -> Report:
             contestants = {who: _many(pair[which]) for who, pair in works.items()}
             rates = interleave(contestants, options.repeats, options.seconds)
             report.rows.extend(Row(case, who, values) for who, values in rates.items())
+        report.costs[f"add of {ADD}"] = parts(works[SB3][1], works[OURS][1], options.repeats)
     return report
+
+
+def parts(sb3: Work, ours: Work, repeats: int, calls: int = 200) -> dict[str, float]:
+    """Return what an `add` of ours is made of, each part's CPU time over that of SB3's whole add.
+
+    `to numpy`: what it would take to hand the six tensors to numpy, as SB3's caller has done.
+    """
+    buffer = ReplayBuffer(Layout(OBS, ACT), 64 * ADD, ADD)
+    fields = tuple(map(torch.from_numpy, _columns(0)))
+    row = buffer._rows[0]
+    shapes = tuple([x.shape for x in fields])
+    works: dict[str, Callable[[], object]] = {
+        "all": ours,
+        "check": lambda: tuple([x.shape for x in fields]) == shapes,
+        "row view": lambda: buffer._rows[5],
+        "pack": lambda: torch.column_stack(fields, out=row),
+        "to numpy": lambda: [x.numpy() for x in fields],
+    }
+    shares: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(repeats):
+        whole = _cpu(sb3, calls)
+        for name, work in works.items():
+            shares[name].append(_cpu(work, calls) / whole)
+    return {name: median(values) for name, values in shares.items()}
+
+
+def _cpu(work: Callable[[], object], calls: int) -> float:
+    start = time.process_time()
+    for _ in range(calls):
+        work()
+    return time.process_time() - start
 
 
 def _peers(options: BenchOptions, capacity: int) -> tuple[Peer, ...]:

@@ -63,7 +63,8 @@ def _table(report: Report) -> Table:
                 cells.append("-" if ratio is None else f"{ratio:.2f}x")
         if report.shares:
             cells.append(f"{report.shares[case]:.2f}" if case in report.shares else "-")
-        cells += [f"{report.costs[case][name]:,.1f}" for name in costs]
+        own = report.costs.get(case, {})
+        cells += [f"{own[name]:,.2f}" if name in own else "-" for name in costs]
         table.add_row(case, *cells)
     if len(report.cases()) > 1 and report.what == "env":
         table.add_section()

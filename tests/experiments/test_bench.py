@@ -110,6 +110,9 @@ def test_a_missing_peer_is_named(monkeypatch, capsys):
 def test_buffer_bench_reports():
     report = buffer.run(BenchOptions("buffer", **TINY), capacity=1600)
     assert report.cases() == ["sample(256)", "add of 16"]
+    shares = report.costs["add of 16"]  # of SB3's add
+    assert list(shares) == ["all", "check", "row view", "pack", "to numpy"]
+    assert 0 < shares["row view"] < shares["all"] and shares["pack"] < shares["all"]
     ratios_hold(report)
 
 
