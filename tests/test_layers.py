@@ -39,8 +39,6 @@ FLOORS = {
             "losses",
             "cloning",
             "networks",
-            "graphs",
-            "spectral",
             "actors",
             "controllers",
             "acting",

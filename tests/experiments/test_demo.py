@@ -186,7 +186,7 @@ def test_a_seed_is_run_arm_by_arm_over_all_suites(tmp_path, here, monkeypatch):
 
     suites = {s: [entry(s, a, k) for a in "xy" for k in (0, 1)] for s in "ab"}
     told = []
-    monkeypatch.setattr(demo, "run_jobs", lambda jobs, engine: told.append((jobs, engine)))
+    monkeypatch.setattr(demo, "run_jobs", lambda jobs, engine, bar: told.append((jobs, engine)))
     demo.run(suites, {"a": 2.0, "b": 3.0})
     ((jobs, engine),) = told
     assert ["/".join(j.path.parts[-2:]) for j in jobs] == [
