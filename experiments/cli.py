@@ -120,8 +120,6 @@ def run_method(name: str, args: list[str]) -> int:
     if given["jobs"] is not None:
         whole_number(given["jobs"], "jobs")
     where = [x for o in ENGINE if (v := given[o]) is not None for x in (f"--{o}", v)]
-    if where and given["seeds"] is None:
-        raise ValueError(f"{where[0]} is for several runs: give --seeds 0:5 too")
     place = resume or anew
     default = _default(module, name, given["preset"], given["config"], place)
     config = _parse(module, args, default, name)
@@ -138,7 +136,27 @@ def run_method(name: str, args: list[str]) -> int:
         return _train(together, "population", together.of_seeds(name, config, numbers), False)
     if seeds is not None:
         return _run_seeds(name, config, seeds, where)
+    if where:
+        return _train_apart(module, name, config, resume is not None, where)
     return _train(module, name, config, resume is not None)
+
+
+def _train_apart(module: Any, name: str, config: Any, resume: bool, where: Sequence[str]) -> int:
+    """Train a run whose sources are runs of their own, on an engine."""
+    from .loops.grid import apart
+    from .loops.scripted import trained_by
+    from .studies.engines import EngineOptions, engine_of
+    from .studies.pool import train_all
+
+    if not apart(config):
+        raise ValueError(
+            f"{where[0]} is for several runs: give --seeds 0:5 too; or it is for a matrix or mbtl "
+            "whose sources are runs of their own (--learner ppo or circuit)"
+        )
+    run = dataclasses.replace(config.run, threads=config.run.threads or 1)
+    engine = engine_of(parse(EngineOptions, where, name), run.threads)
+    with trained_by(lambda sources: train_all(sources, engine)):
+        return _train(module, name, dataclasses.replace(config, run=run), resume)
 
 
 def _default(

@@ -56,7 +56,8 @@ class Config(SourceOptions):
     """share of its budget after which a source's best snapshot has a row too, at the nearest of
     `select_every`; 0 for none"""
     members: int | None = None
-    """sources trained side by side, a divisor of all; None is the greatest up to 48"""
+    """sources trained side by side, a divisor of all; None is the greatest up to 48 (PPO and the
+    circuit: 1)"""
     run: OmitArgPrefixes[RunOptions] = field(
         default_factory=lambda: RunOptions(
             log_every=50_000, eval_every=0, checkpoint_every=100_000, tensorboard=False
@@ -111,7 +112,7 @@ def jobs_of(c: Config, contexts: Tensor) -> list[Job]:
 
 def members_of(c: Config, jobs: int) -> int:
     """Return how many sources are trained at once; ValueError where they make no equal groups."""
-    if c.learner not in LEARNERS:
+    if c.learner not in LEARNERS and c.members is None:
         return 1
     divisors = [m for m in range(1, jobs + 1) if jobs % m == 0]
     if c.members is None:

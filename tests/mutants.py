@@ -909,6 +909,8 @@ MUTANTS = [Mutant(*row) for row in (
     ("experiments/studies/report_diff.py", "if rows[0] == rows[1]:", "if False:", "experiments/test_report.py::test_what_two_pages_say_differently"),
     ("experiments/studies/report_diff.py", "digests[1].get(name) == d]", "name in digests[1]]", "experiments/test_report.py::test_what_two_pages_say_differently"),
     # -- many machines
+    ("experiments/loops/scripted.py", "_together(left)", "pass", "experiments/test_matrix.py::test_sources_that_are_runs_may_be_trained_by_an_engine"),
+    ("experiments/studies/pool.py", "        if status:\n            raise RuntimeError", "        if False:\n            raise RuntimeError", "experiments/test_matrix.py::test_a_source_that_fails_on_an_engine_is_named"),
     ("experiments/studies/stores.py", "key=lambda n: (n.startswith(f\"/{POINTS}\"), n)", "key=lambda n: n", "experiments/test_engines.py::test_a_store_is_gone_on_from_wherever_a_copy_is_cut[5]"),
     ("experiments/studies/stores.py", "if there and name not in there:", "if False:", "experiments/test_engines.py::test_a_store_holds_what_a_run_directory_holds"),
     ("experiments/studies/stores.py", "self.system.rm_file(f\"{self.root}/{self.key}{name}\")", "pass", "experiments/test_engines.py::test_a_store_holds_what_a_run_directory_holds"),

@@ -85,6 +85,13 @@ def coordinates(context: Sequence[str], grid: Contexts) -> tuple[tuple[str, ...]
     return tuple(f"log {n}" if n in spaced else n for n in grid.names), values
 
 
+def apart(c: Any) -> bool:
+    """Return whether a run trains sources that are runs of their own, which an engine may train."""
+    return (
+        isinstance(c, SourceOptions) and bool(getattr(c, "env", "")) and c.learner not in LEARNERS
+    )
+
+
 def trainer_of(
     c: Any,
     grid: Contexts,
@@ -97,7 +104,8 @@ def trainer_of(
     """Return what trains `members` sources at once for `steps` transitions each.
 
     `short`: after how many a source has a row too; 0 for none of them. PPO and the circuit train
-    one after the other, each a run of its own in `folder`, whatever `members` is.
+    one after the other, each a run of its own in `folder`, whatever `members` is; so many side
+    by side where an engine was given.
     """
     if c.learner in LEARNERS:
         return Population(c, grid, members, steps, threads, short)

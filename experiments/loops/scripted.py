@@ -1,7 +1,8 @@
 """Sources trained by their own scripts, one after the other, each a run in a folder."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,26 @@ from .. import methods
 from ..runs import checkpoint
 from ..runs.config import RunOptions
 from ..runs.directory import Stores
+from ..runs.opening import read_json
 from ..runs.run import Run
 from ..runs.stopping import Interrupted
 from .contextual import row_worlds, shown, wide_starts
 from .transfer import CHOOSE_SEED, Job
 
 LINKS = 6  # of the swimmer whose circuit is trained
+Made = tuple[str, Any, Path]  # a source's method, its configuration, its run directory
+_together: Callable[[Sequence[Made]], None] | None = None  # what trains sources side by side
+
+
+@contextmanager
+def trained_by(together: Callable[[Sequence[Made]], None]) -> Iterator[None]:
+    """Let sources that were asked for at once be trained by `together`, to their end."""
+    global _together
+    _together = together
+    try:
+        yield
+    finally:
+        _together = None
 
 
 class Scripted:
@@ -55,11 +70,33 @@ class Scripted:
         self.metrics: dict[str, float] = {}
 
     def advance(self, run: Run) -> int:
-        """Train the next source from its beginning, or where it was stopped, to its end."""
-        module, config = script_of(self.c, self.grid, self.jobs[self.trained], self.steps)
+        """Train the next source from its beginning, or where it was stopped, to its end.
+
+        Where all can be trained side by side they are, before the first: what is logged, row by
+        row, is the same.
+        """
+        try:
+            if _together is not None and (left := self._left()):
+                _together(left)
+            method, config, path = self._made(self.jobs[self.trained])
+            result = methods.script(method).main(config, resume=path.exists())
+        except Interrupted as stop:
+            raise Stopped(str(stop)) from None
+        self.metrics = {"source_return": result.eval_return}
+        self.trained += 1
+        return self.steps
+
+    def _left(self) -> list[Made]:
+        """Return the sources asked for that are not trained to their end."""
+        made = [self._made(job) for job in self.jobs[self.trained :]]
+        return [m for m in made if read_json(m[2] / "stamp.json").get("status") != "finished"]
+
+    def _made(self, job: Job) -> Made:
+        """Return a source's method, configuration and run directory."""
+        method, config = script_of(self.c, self.grid, job, self.steps)
         options = RunOptions(
             out=str(self.folder),
-            name="c{}-s{}".format(*self.jobs[self.trained]),
+            name="c{}-s{}".format(*job),
             threads=self.threads,
             log_every=0,
             eval_every=0,
@@ -69,14 +106,8 @@ class Scripted:
             tensorboard=False,
             progress=False,
         )
-        begun = Path(options.out, str(options.name)).exists()
-        try:
-            result = module.main(dataclasses.replace(config, run=options), resume=begun)
-        except Interrupted as stop:
-            raise Stopped(str(stop)) from None
-        self.metrics = {"source_return": result.eval_return}
-        self.trained += 1
-        return self.steps
+        path = self.folder / str(options.name)
+        return method, dataclasses.replace(config, run=options), path
 
     def settle(self, run: Run) -> None:
         """Choose a snapshot of the source that was trained last, and score it."""
@@ -147,8 +178,8 @@ def worlds_as(c: Any) -> Any:
     return dataclasses.replace(c, env_options={**c.env_options, **own})
 
 
-def script_of(c: Any, grid: Contexts, job: Job, steps: int) -> tuple[Any, Any]:
-    """Return the script of a source and its configuration there."""
+def script_of(c: Any, grid: Contexts, job: Job, steps: int) -> tuple[str, Any]:
+    """Return the method of a source and its configuration there."""
     values = zip(grid.names, grid.table[job.context].tolist(), strict=True)
     common = {
         "env": c.env,
@@ -158,10 +189,9 @@ def script_of(c: Any, grid: Contexts, job: Job, steps: int) -> tuple[Any, Any]:
         "env_options": {**c.env_options, **wide_starts(c)},
     }
     if c.learner == "ppo":
-        module = methods.script("ppo")
-        return module, module.Config(**common, num_envs=c.num_envs, agent=c.ppo)
-    module = methods.script("ncap")
-    return module, module.Config(**common, links=LINKS, search=c.search, es=c.es)
+        return "ppo", methods.script("ppo").Config(**common, num_envs=c.num_envs, agent=c.ppo)
+    own = {"links": LINKS, "search": c.search, "es": c.es}
+    return "ncap", methods.script("ncap").Config(**common, **own)
 
 
 def snapshots(path: Path) -> list[tuple[int, Any]]:

@@ -181,6 +181,19 @@ def run_jobs(
     return done
 
 
+def train_all(sources: Sequence[tuple[str, Any, Path]], engine: Engine) -> None:
+    """Train sources, each a method, a configuration and a run directory, to their end.
+
+    Raises Interrupted where that was asked for, RuntimeError for one that failed.
+    """
+    done = run_jobs([Job(*source) for source in sources], engine)
+    for job, status in done:
+        if status == stopping.INTERRUPTED:
+            raise stopping.Interrupted(job.path)
+        if status:
+            raise RuntimeError(f"{job.path} ended with status {status}: see {job.log}")
+
+
 def _how_on(jobs: Sequence[Job], left: Sequence[Job]) -> str:
     if all(job.path is not None for job in jobs):
         return "the same command goes on with the others"

@@ -19,13 +19,14 @@ from reverie.agents.sb3 import PPOConfig
 from reverie.agents.search import SearchConfig
 from reverie.envs import make
 from reverie.envs.contexts import parse_contexts
-from reverie.experiments import curriculum, load_policy, load_run, matrix, sac, td3
+from reverie.experiments import cli, curriculum, load_policy, load_run, matrix, ppo, sac, td3
 from reverie.experiments.loops import transfer
 from reverie.experiments.loops.grid import coordinates, trainer_of
 from reverie.experiments.loops.transfer import Job, Population
 from reverie.experiments.runs import stopping
 from reverie.experiments.runs.checkpoint import list_checkpoints
-from reverie.experiments.runs.config import RunOptions
+from reverie.experiments.runs.config import RunOptions, save_config
+from reverie.experiments.studies import pool
 from reverie.experiments.studies.suite import read_suite
 
 CART = "reverie/CartPoleSwingUp-v0"
@@ -415,3 +416,37 @@ def test_sfl_looks_where_half_succeeds_and_its_steps_count(tmp_path, monkeypatch
         curriculum.main(dataclasses.replace(c, matrix=None))
     with pytest.raises(ValueError, match=r"is of 3 contexts of .* not 2 of"):
         curriculum.main(dataclasses.replace(c, context=("gear=1,2",)))
+
+
+def test_sources_that_are_runs_may_be_trained_by_an_engine(tmp_path, forks, capsys):
+    """Two at a time, in processes of their own: the bytes of those one after the other."""
+    few = {"trials": 1, "middle_trials": 0, "members": 2, "context": ("gear=1,2",)}
+    few |= {"learner": "ppo", "num_envs": 2}
+    few["ppo"] = PPOConfig(n_steps=15, batch_size=10, n_epochs=1, hidden=(8,))
+    one = matrix.main(config(tmp_path, "one", **few)).path
+    save_config(tmp_path / "c.json", "matrix", config(tmp_path, "two", **few))
+    assert cli.main(["matrix", "--config", str(tmp_path / "c.json"), "--jobs", "2"]) == 0
+    two = tmp_path / "two"
+    assert (two / "sources" / "c1-s5.log").read_text().count("final evaluation") == 1  # by itself
+    assert same_end(one, two)
+    assert torch.equal(load_matrix(one / "matrix").values, load_matrix(two / "matrix").values)
+    save_config(tmp_path / "c.json", "matrix", config(tmp_path, "three"))
+    assert cli.main(["matrix", "--config", str(tmp_path / "c.json"), "--jobs", "2"]) == 2
+    assert "whose sources are runs of their own" in capsys.readouterr().err
+
+
+def test_a_source_that_fails_on_an_engine_is_named(tmp_path):
+    class Failing:
+        jobs = []
+
+        def submit(self, job):
+            self.jobs.append(job)
+
+        def poll(self):
+            return [(self.jobs.pop(), 3)] if self.jobs else []
+
+        def begun(self):
+            return []
+
+    with pytest.raises(RuntimeError, match=r"c0-s5 ended with status 3: see .*c0-s5\.log"):
+        pool.train_all([("ppo", ppo.Config(), tmp_path / "c0-s5")], Failing())
