@@ -120,6 +120,8 @@ def run_method(name: str, args: list[str]) -> int:
     if given["jobs"] is not None:
         whole_number(given["jobs"], "jobs")
     where = [x for o in ENGINE if (v := given[o]) is not None for x in (f"--{o}", v)]
+    if where and (group is not None or anew is not None):
+        raise ValueError(f"{where[0]} is for several runs: leave it out, or give --seeds")
     place = resume or anew
     default = _default(module, name, given["preset"], given["config"], place)
     config = _parse(module, args, default, name)

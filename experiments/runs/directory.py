@@ -141,7 +141,7 @@ class Directory:
 
         `metrics`: size and digest of metrics.jsonl.
         """
-        self.require_held()
+        self.require_held(look=True)
         points, folder, before = self.path / "checkpoints", self.path / "buffer", self._shards
         self._shards = dict(before)
         try:
@@ -180,9 +180,12 @@ class Directory:
         checkpoint.save(self.path / "dump", (0, 0), {"what": what, **state})
         return self.path / "dump"
 
-    def require_held(self) -> None:
-        """Raise RuntimeError where another process took the directory over: nothing is written."""
-        if lost := self._lock.lost:
+    def require_held(self, look: bool = False) -> None:
+        """Raise RuntimeError where another process took the directory over: nothing is written.
+
+        `look`: as it is now, not as it was seen some seconds ago.
+        """
+        if lost := self._lock.look() if look else self._lock.lost:
             raise RuntimeError(f"{self.path} is no longer this process's, but of {lost}")
 
     def begin(self, step: int) -> Growing:
@@ -191,6 +194,7 @@ class Directory:
         What kills and damage left is cleared away or moved aside. Returns metrics.jsonl, cut to
         where the run goes on. Raises RuntimeError where a new run cannot even write these.
         """
+        self.require_held(look=True)
         if self._anew:
             set_aside(self.path)
         for pattern in _LEFTOVERS:
@@ -259,7 +263,7 @@ class Directory:
 
     def status(self, status: str, step: int, **more: str) -> None:
         """Say in the stamp how the run is."""
-        self.require_held()
+        self.require_held(look=True)
         self.stamp.update(status=status, step=step, updated=now(), **more)
         path = self.path / "stamp.json"
         try:

@@ -83,11 +83,12 @@ class Lease:
     def __init__(self, path: Path, number: int, who: str) -> None:
         self.path, self.number, self.lost = path, number, ""
         self._renewed, self._last = 0, time.monotonic()
-        said = {"who": who, "machine": _machine(), "pid": os.getpid()}
+        self.said = json.dumps({"who": who, "machine": _machine(), "pid": os.getpid()})
         with _file(path, number).open("r+") as file:
-            file.write(f"{0:0{_COUNT}d}{json.dumps(said)}")
+            file.write(f"{0:0{_COUNT}d}{self.said}")
         self._ended = threading.Event()
-        threading.Thread(target=self._keep, daemon=True).start()
+        self._thread = threading.Thread(target=self._keep, daemon=True)
+        self._thread.start()
 
     def _keep(self) -> None:
         while not self._ended.wait(RENEW) and not self.lost:
@@ -111,8 +112,10 @@ class Lease:
     def release(self) -> None:
         """Let others in."""
         self._ended.set()
+        self._thread.join()
         with suppress(OSError):
-            if not self.lost:
+            record = newest(self.path)
+            if record is not None and record.text[_COUNT:] == self.said:
                 _file(self.path, self.number).write_text(_FREE)
 
 
@@ -192,7 +195,7 @@ def unlocked(path: Path, mounts: str | None = None) -> str | None:
         own, _, rest = line.partition(" - ")
         fields, more = own.split(" "), rest.split(" ")
         place = fields[4].replace("\\040", " ")
-        if len(place) > best and path.absolute().is_relative_to(place):
+        if len(place) >= best and path.resolve().is_relative_to(place):
             best, kind = len(place), more[0]
             options = {*fields[5].split(","), *more[-1].split(",")}
     asked = kind in _ASKED and not options & _UNASKED

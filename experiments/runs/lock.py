@@ -49,6 +49,12 @@ class Held:
         """Who took it over meanwhile, in words; empty while it is held."""
         return "" if self.lease is None else self.lease.lost
 
+    def look(self) -> str:
+        """Return as `lost`, as it is now: a paused process has seen nothing meanwhile."""
+        if self.lease is not None:
+            self.lease.renew()
+        return self.lost
+
     def release(self) -> None:
         """Let others in."""
         if self.lease is not None:

@@ -117,6 +117,7 @@ def _bar() -> Any:
         TextColumn("{task.fields[text]}"),
         console=Console(stderr=True),
         refresh_per_second=4,
+        redirect_stdout=sys.stdout.isatty(),  # what goes into a file stays there
     )
     bar.start()
     return bar

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from .pool import launch
 log = logging.getLogger("reverie")
 LOST_AT_MOST = 20  # times that a job is submitted again: beyond that it is the job
 PUSH_EVERY = 10.0  # seconds between copies of a run directory into a store
+PUSHES = 6  # tries to copy what a run ended with
 _LOOK = 0.1  # seconds between looks at a child
 _TAIL = 2_000  # characters of a failed job's output that come back
 
@@ -43,15 +45,17 @@ class Seat:
 
     def run(self, job: Job, threads: int, place: "Place") -> tuple[int, str]:
         """Run the job to its end; return its exit status and the end of its output."""
-        job, mirror = place.settle(job)
-        assert job.path is not None and job.log is not None
-        begun = job.log.stat().st_size if job.log.exists() else 0
-        while in_use(job.path) is not None and not self.stops:
+        while in_use(place.path(job)) is not None and not self.stops:
             time.sleep(_LOOK)  # what is left of the job on a lost node saves and stops
         if self.stops:
             return stopping.INTERRUPTED, ""
+        job, mirror = place.settle(job)
+        assert job.path is not None and job.log is not None
+        begun = job.log.stat().st_size if job.log.exists() else 0
         with tempfile.TemporaryDirectory(prefix="reverie-") as folder:
             self.process = launch(job, threads, Path(folder))
+            if self.stops:  # while it was started
+                self.process.terminate()
             status = self._wait(job, mirror)
         with job.log.open("rb") as output:
             output.seek(max(begun, job.log.stat().st_size - _TAIL))
@@ -63,10 +67,19 @@ class Seat:
         while self.process.poll() is None:
             time.sleep(_LOOK)
             if mirror is not None and time.monotonic() - pushed >= PUSH_EVERY:
-                mirror.push(job.path)
+                try:
+                    mirror.push(job.path)
+                except Exception as error:  # of the store: the run goes on, the next copy has it
+                    log.warning("%s was not copied: %s", job.path, error)
                 pushed = time.monotonic()
-        if mirror is not None:
-            mirror.push(job.path)
+        for left in range(PUSHES, 0, -1) if mirror is not None else ():
+            try:
+                mirror.push(job.path)  # type: ignore[union-attr]
+                break
+            except Exception:
+                if left == 1:
+                    raise
+                time.sleep(PUSH_EVERY)
         return int(self.process.returncode)
 
     def stop(self) -> None:
@@ -88,6 +101,13 @@ class Place:
         assert job.path is not None
         return os.path.relpath(job.path.absolute(), self.cwd).replace("../", "")
 
+    def path(self, job: Job) -> Path:
+        """Return where a run lies on this node."""
+        assert job.path is not None
+        if self.store is None:
+            return job.path
+        return Path(tempfile.gettempdir(), "reverie-runs", self.key(job))
+
     def settle(self, job: Job) -> tuple[Job, stores.Mirror | None]:
         """Return the job as this node runs it, its files fetched, and what copies them back."""
         assert job.path is not None
@@ -98,7 +118,7 @@ class Place:
             os.chdir(self.cwd)
             return job, None
         key = self.key(job)
-        path = Path(tempfile.gettempdir(), "reverie-runs", key)
+        path = self.path(job)
         stores.fetch(self.store, key, path)
         run = dataclasses.replace(job.config.run, out=str(path.parent), name=path.name)
         config = dataclasses.replace(job.config, run=run)
@@ -148,14 +168,17 @@ class RayEngine:
             Any
         ] = []  # seats whose job has ended: the next one need not start a process
         self.lost: dict[Path, int] = {}  # how often each job was
-        self._room, self._looked = 1, -math.inf
+        self._room, self._looked = 0, -math.inf
 
     def submit(self, job: Job) -> None:
         """Queue a job; ValueError where it has no directory, without which it could not go on."""
         if job.path is None:
             raise ValueError(f"a job of {job.method} needs a directory")
         if self.place.store is not None and job.path.exists():
-            stores.Mirror(self.place.store, self.place.key(job)).push(job.path)
+            mirror = stores.Mirror(self.place.store, self.place.key(job))
+            here = max((p.name for p in (job.path / stores.POINTS).glob("step-*")), default="")
+            if here >= mirror.newest():  # else the store has what a node went on to
+                mirror.push(job.path)
         self.waiting.append(job)
 
     def room(self) -> int:
@@ -167,6 +190,8 @@ class RayEngine:
             cpus, gpus = self.needs["num_cpus"], self.needs["num_gpus"]
             rooms = [there.get("CPU", 0.0) / cpus]
             rooms += [there.get("GPU", 0.0) / gpus] if gpus else []
+            if min(rooms) < 1 and self._room != 1:
+                log.warning("no node has room for %s CPUs and %s GPUs: waiting", cpus, gpus)
             self._room, self._looked = int(min(rooms)) + 1, time.monotonic()
         return self._room
 
@@ -219,13 +244,19 @@ class RayEngine:
             return 1
         except errors.RayError as error:
             self.lost[job.path] = self.lost.get(job.path, 0) + 1
-            what = f"{job.path} was on a node that is lost ({type(error).__name__})"
+            with suppress(Exception):  # where it was only out of reach
+                self.ray.kill(t.actor)
+            why = str(error).strip().partition("\n")[0]
+            what = f"{job.path} was on a node that is lost ({type(error).__name__}: {why})"
             if self.lost[job.path] > LOST_AT_MOST:
                 log.error("%s, %d times: it is given up", what, self.lost[job.path])
                 return 1
             log.warning("%s; it goes on elsewhere", what)
             return None
         self._fetch(job)
+        if status == stopping.INTERRUPTED and not stopping.stop_asked:
+            log.warning("%s was stopped where it ran; it goes on elsewhere", job.path)
+            return None
         if status not in (0, stopping.INTERRUPTED):
             log.error("%s ended with status %d:\n%s", job.path, status, text)
         return int(status)

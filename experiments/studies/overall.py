@@ -104,6 +104,7 @@ def _bar(total: float) -> Any:
         TextColumn("[dim]{task.fields[doing]}"),
         console=Console(stderr=True),
         refresh_per_second=4,
+        redirect_stdout=sys.stdout.isatty(),  # what goes into a file stays there
     )
     bar.add_task("", total=total, left="", doing="")
     bar.start()

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..runs import stopping
-from ..runs.config import save_config
+from ..runs.config import from_dict, read_config, save_config
 from ..runs.lock import in_use
 from ..runs.progress import Watch
+from ..runs.sameness import changes, lasting
 from .flight import Flight
 from .jobs import Job, beside
 
@@ -186,7 +187,7 @@ def train_all(sources: Sequence[tuple[str, Any, Path]], engine: Engine) -> None:
 
     Raises Interrupted where that was asked for, RuntimeError for one that failed.
     """
-    done = run_jobs([Job(*source) for source in sources], engine)
+    done = run_jobs([Job(*source) for source in sources], engine, bar=False)
     for job, status in done:
         if status == stopping.INTERRUPTED:
             raise stopping.Interrupted(job.path)
@@ -200,6 +201,18 @@ def _how_on(jobs: Sequence[Job], left: Sequence[Job]) -> str:
     seeds = ",".join(str(job.config.seed) for job in left)
     begun = ["those that had begun say above how they go on"] if len(left) < len(jobs) else []
     return "; ".join([*begun, *([f"give --seeds {seeds} for the others"] if left else [])])
+
+
+def require_same(job: Job) -> None:
+    """Raise ValueError where another run than this one lies in the job's directory."""
+    if job.path is None or not (job.path / "config.json").exists():
+        return
+    method, values = read_config(job.path)
+    if method != job.method:
+        raise ValueError(f"{job.path} is a run of {method!r}: choose another --name")
+    begun = lasting(from_dict(type(job.config), values))
+    if told := changes(begun, job.config):
+        raise ValueError(f"{job.path} has other settings: {'; '.join(told)}; choose another --name")
 
 
 def run_seeds(
@@ -220,6 +233,7 @@ def run_seeds(
         run = dataclasses.replace(config.run, name=name)
         path = Path(run.out, str(name)) if named else None
         jobs.append(Job(method, dataclasses.replace(config, seed=seed, run=run), path))
+        require_same(jobs[-1])
     done = run_jobs(jobs, engine)
     cut = [job.config.seed for job, status in done if status == stopping.INTERRUPTED]
     failed = [job.config.seed for job, status in done if status not in (0, stopping.INTERRUPTED)]

@@ -43,7 +43,14 @@ class Mirror:
     def __init__(self, url: str, key: str) -> None:
         self.system, self.root = _open(url)
         self.key = key
-        self.copied: dict[str, tuple[int, int]] = {}  # size and time of each file in the store
+        self.local = "file" in self.system.protocol or self.system.protocol == "file"
+        # Size and time of each file in the store; of what was there before, that it is.
+        self.copied = dict.fromkeys(_found(self.system, self.root, key), (-1, -1))
+
+    def newest(self) -> str:
+        """Return the name of the newest checkpoint in the store, empty where it has none."""
+        names = [n.split("/") for n in self.copied if n.startswith(f"/{POINTS}")]
+        return max((parts[2] for parts in names), default="")
 
     def push(self, run: Path) -> None:
         """Copy what has changed since the last push, and delete what is gone."""
@@ -58,9 +65,11 @@ class Mirror:
                 there[name] = (stat.st_size, stat.st_mtime_ns)
         for name in sorted(there, key=lambda n: (n.startswith(f"/{POINTS}"), n)):
             if self.copied.get(name) != there[name]:
-                with suppress(FileNotFoundError):
+                try:
                     self._put(Path(f"{run}{name}"), name)
-                    self.copied[name] = there[name]
+                except FileNotFoundError:  # pruned meanwhile: what replaces it is not copied yet
+                    return
+                self.copied[name] = there[name]
         for name in self.copied.keys() - there.keys():
             with suppress(FileNotFoundError):
                 self.system.rm_file(f"{self.root}/{self.key}{name}")
@@ -69,7 +78,20 @@ class Mirror:
     def _put(self, path: Path, name: str) -> None:
         target = f"{self.root}/{self.key}{name}"
         self.system.makedirs(target.rpartition("/")[0], exist_ok=True)
-        self.system.put_file(str(path), target)
+        if self.local:  # a copy that is cut leaves the old file; other stores see to it themselves
+            self.system.put_file(str(path), f"{target}.tmp")
+            self.system.mv(f"{target}.tmp", target)
+        else:
+            self.system.put_file(str(path), target)
+
+
+def _found(system: Any, root: str, key: str) -> dict[str, str]:
+    """Return the files of a run in the store, by their names in it."""
+    base, there = f"{root}/{key}", {}
+    for end in ("", *_BESIDE):
+        if system.exists(base + end):
+            there.update({str(f)[len(base) :]: f for f in system.find(base + end)})
+    return {name: f for name, f in there.items() if not name.endswith(".tmp")}
 
 
 def fetch(url: str, key: str, run: Path) -> None:
@@ -78,10 +100,7 @@ def fetch(url: str, key: str, run: Path) -> None:
     Nothing happens where the store has no such run.
     """
     system, root = _open(url)
-    base, there = f"{root}/{key}", {}
-    for end in ("", *_BESIDE):
-        if system.exists(base + end):
-            there.update({str(f)[len(base) :]: f for f in system.find(base + end)})
+    there = _found(system, root, key)
     for name, found in sorted(there.items()):
         path = Path(f"{run}{name}")
         path.parent.mkdir(parents=True, exist_ok=True)

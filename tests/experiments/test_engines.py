@@ -207,3 +207,43 @@ def test_a_store_is_gone_on_from_wherever_a_copy_is_cut(puts, stages, tmp_path, 
     run = dataclasses.replace(options.run, out=str(tmp_path))
     result = sac.main(dataclasses.replace(options, run=run), resume=True)
     assert same_end(folder / "run", result.path)
+
+
+def test_seeds_with_other_settings_are_not_gone_on_with(tmp_path, capsys):
+    options = config("sac", tmp_path, "mine-s3", seed=3, steps=60)
+    sac.main(options)
+    given = dataclasses.replace(options, run=dataclasses.replace(options.run, name="mine"))
+    assert pool.run_seeds("sac", given, [3], Told(), True) == 0
+    other = dataclasses.replace(given, batch_size=options.batch_size + 1)
+    with pytest.raises(
+        ValueError, match=r"mine-s3 has other settings: batch_size: .* another --name"
+    ):
+        pool.run_seeds("sac", other, [3], Told(), True)
+    with pytest.raises(ValueError, match=r"mine-s3 is a run of 'sac'"):
+        pool.run_seeds("td3", given, [3], Told(), True)
+    for more in (["--population", "0:2"], ["--restart", str(tmp_path / "mine-s3")]):
+        assert cli.main(["sac", *more, "--engine", "ray"]) == 2
+        assert "--engine is for several runs: leave it out" in capsys.readouterr().err
+
+
+def test_what_a_pruned_checkpoint_replaces_stays_in_a_store(tmp_path, monkeypatch):
+    """A run prunes while it is copied: the store keeps what it had until the next copy is whole."""
+    run, url = tmp_path / "run", f"file://{tmp_path}/store"
+    point = run / "checkpoints" / "step-1"
+    point.mkdir(parents=True)
+    (point / "state.json").write_text("one")
+    stores.Mirror(url, "run").push(run)
+    point.rename(run / "checkpoints" / "step-2")
+    mirror, real = stores.Mirror(url, "run"), stores.Mirror._put
+    assert mirror.newest() == "step-1"
+
+    def gone(self, path, name):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(stores.Mirror, "_put", gone)
+    mirror.push(run)
+    assert stores.Mirror(url, "run").newest() == "step-1"
+    monkeypatch.setattr(stores.Mirror, "_put", real)
+    mirror.push(run)
+    later = stores.Mirror(url, "run")
+    assert later.newest() == "step-2" and list(later.copied) == ["/checkpoints/step-2/state.json"]

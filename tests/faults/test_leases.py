@@ -30,9 +30,9 @@ MOUNTS = {
         f"{ROOT}\n9 1 0:5 / /net rw - 9p x rw\n9 1 0:5 / /net/runs rw - xfs x rw",
         None,
     ),
-    "below another": (
-        f"{ROOT}\n9 1 0:5 / /net/runs rw - xfs x rw\n9 1 0:5 / /net rw - 9p x rw",
-        None,
+    "one upon the other": (
+        f"{ROOT}\n9 1 0:5 / /net rw - xfs x rw\n9 1 0:6 / /net rw - 9p x rw",
+        "9p",
     ),
     "a blank": (f"{ROOT}\n9 1 0:5 / /net\\040x rw - 9p x rw", None),
 }
