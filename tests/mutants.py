@@ -909,6 +909,9 @@ MUTANTS = [Mutant(*row) for row in (
     ("experiments/studies/report_diff.py", "if rows[0] == rows[1]:", "if False:", "experiments/test_report.py::test_what_two_pages_say_differently"),
     ("experiments/studies/report_diff.py", "digests[1].get(name) == d]", "name in digests[1]]", "experiments/test_report.py::test_what_two_pages_say_differently"),
     # -- many machines
+    ("agents/oer/cuber.py", "chosen[has[chosen] > 1e-9 * has.sum()]", "chosen", "agents/test_oer_cuber.py::test_directions_stay_at_right_angles_when_all_energy_is_asked_for"),
+    ("experiments/studies/pool.py", "        require_same(jobs[-1])\n", "", "experiments/test_engines.py::test_seeds_with_other_settings_are_not_gone_on_with"),
+    ("experiments/studies/stores.py", "                    return\n", "                    continue\n", "experiments/test_engines.py::test_what_a_pruned_checkpoint_replaces_stays_in_a_store"),
     ("experiments/loops/scripted.py", "_together(left)", "pass", "experiments/test_matrix.py::test_sources_that_are_runs_may_be_trained_by_an_engine"),
     ("experiments/studies/pool.py", "        if status:\n            raise RuntimeError", "        if False:\n            raise RuntimeError", "experiments/test_matrix.py::test_a_source_that_fails_on_an_engine_is_named"),
     ("experiments/studies/stores.py", "key=lambda n: (n.startswith(f\"/{POINTS}\"), n)", "key=lambda n: n", "experiments/test_engines.py::test_a_store_is_gone_on_from_wherever_a_copy_is_cut[5]"),

@@ -333,3 +333,13 @@ def test_where_no_row_is_valid_a_device_draws_nan_for_it_cannot_raise():
     buffer.add(Transitions(o, o, zeros, o, zeros, zeros), torch.tensor([False, False]))
     assert len(buffer) == 0 and buffer.sample(3).reward.isnan().all()
     assert not buffer.sample_windows(3, 2).mask.any()
+
+
+def test_a_restart_forgets_no_episode_that_ended():
+    buffer = ReplayBuffer(Layout(3, 1), 400, 2)
+    s = unread(Session(Counter(), Known([[2], [3]]), Known([[2], [2]]), buffer, buffer, 0))
+    s.returns.ended[:, 1] = torch.tensor([1.0, 5.0, 3.0])
+    s.returns.running[1:] = 7.0
+    s.restart()
+    assert s.returns.running.tolist() == [[1, 1], [0, 0], [0, 0]]
+    assert s.returns.read().tolist() == [[0, 1], [0, 5], [0, 3]]

@@ -32,6 +32,7 @@ class Space:
         order = has.argsort(descending=True)
         short = has[order].cumsum(0) < energy * inputs.square().sum()
         chosen = order[: int(short.sum()) + 1]
+        chosen = chosen[has[chosen] > 1e-9 * has.sum()]  # at energy 1 no direction without any
         old = self.bases.shape[1]
         fresh = chosen[chosen >= old].sort().values
         self.bases = torch.cat([self.bases, new[fresh - old].T], 1)

@@ -82,7 +82,7 @@ class Crew:
         if not self.on_host:
             return own.masked_fill_(~finite[:, None], 0.0).view_as(action), state
         if not bool(finite.all()):
-            self._stop(~finite, "an action is not finite")
+            self._stop(~finite.cpu(), "an action is not finite")
             own[~self.alive] = 0.0
         return action, state
 

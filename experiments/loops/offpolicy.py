@@ -31,8 +31,10 @@ def run_agent(method: str, agent_class: Any, c: Any, resume: bool) -> Result:
 
 def steps(run: Run, s: Session, config: Any, first: Callable[[], Any] = never) -> Iterator[None]:
     """Act, store and learn until `config.steps` transitions; yield after each vector step.
-    The body of `for _ in steps(...)` comes between two steps, `first` before any; both may restart
-    `s`. Raises Diverged after a dump when a loss, a parameter or an observation is not finite.
+
+    A step on a device counts bad rows too. What a `for` over it does comes between two steps,
+    `first` before any; both may restart `s`. Raises Diverged after a dump when a loss, a parameter
+    or an observation is not finite.
     """
     obs = s.begin(run)
     first()
@@ -68,7 +70,7 @@ def learn(run: Run, s: Session, config: Any, finite: Callable[..., None] | None 
             s.metrics = s.agent.update(sampled)
             s.debt -= n
             if run.options.device == "cpu":
-                check(s.metrics, sampled)
+                check(s.metrics, sampled if n == 1 else sampled.map(lambda x: x[-1]))
 
 
 def train(run: Run, s: Session, config: Any) -> Evaluation:

@@ -49,7 +49,7 @@ def build(
                 raise ValueError(f"n_step={n}: only --data replay has the steps that follow a row")
             source = NStep(buffer, n, c.agent.gamma)
     session = Session(agent, env, judge, buffer, source, c.seed, datasets)
-    session.at_once = most(c.compile)
+    session.at_once = most(c.compile) if hasattr(agent, "steps") else 1  # an agent of yours: one
     return session
 
 
@@ -115,7 +115,12 @@ class Session:
     def no_returns(self) -> Returns | UnreadReturns:
         """Return what counts the worlds' episodes from their starts on."""
         n, device = self.env.num_envs, self.env.device
-        return Returns(n) if self.on_host else UnreadReturns(n, device)
+        if self.on_host:
+            return Returns(n)
+        counted = UnreadReturns(n, device)
+        if isinstance(before := getattr(self, "returns", None), UnreadReturns):
+            counted.ended.copy_(before.ended)  # not read yet
+        return counted
 
     def played(self) -> dict[str, float]:
         """Return mean return and length of the episodes since the last call, and forget them."""

@@ -34,6 +34,16 @@ def test_directions_of_inputs_by_hand():
     assert exact.bases.shape == (2, 2)
 
 
+def test_directions_stay_at_right_angles_when_all_energy_is_asked_for():
+    """From the eleventh task on: of inputs in known directions none is left to add."""
+    space, inputs = Space(6), torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    wide = torch.cat([inputs, inputs.sum(1, keepdim=True), torch.zeros(40, 2)], 1)
+    for _ in range(3):
+        space.add(wide, 1.0)
+    assert space.bases.shape == (6, 3)
+    assert torch.allclose(space.bases.T @ space.bases, torch.eye(3), atol=1e-5)
+
+
 def made(monkeypatch, tasks=2):
     """A layer of one input and a bias, in front of a unit; old task 0 has seen (1, 1) only."""
     policy = ContinualPolicy(1, 1, (1,), tasks, kind="cuber")
