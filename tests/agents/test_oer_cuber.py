@@ -36,12 +36,11 @@ def test_directions_of_inputs_by_hand():
 
 def test_directions_stay_at_right_angles_when_all_energy_is_asked_for():
     """From the eleventh task on: of inputs in known directions none is left to add."""
-    space, inputs = Space(6), torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
-    wide = torch.cat([inputs, inputs.sum(1, keepdim=True), torch.zeros(40, 2)], 1)
-    for _ in range(3):
-        space.add(wide, 1.0)
-    assert space.bases.shape == (6, 3)
-    assert torch.allclose(space.bases.T @ space.bases, torch.eye(3), atol=1e-5)
+    space, draws = Space(9), torch.Generator().manual_seed(0)
+    for _ in range(5):
+        space.add(torch.randn(200, 9, generator=draws), 1.0)
+    assert space.bases.shape == (9, 9)
+    assert torch.allclose(space.bases.T @ space.bases, torch.eye(9), atol=1e-5)
 
 
 def made(monkeypatch, tasks=2):
