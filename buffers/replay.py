@@ -58,9 +58,7 @@ class ReplayBuffer:
         self.total = 0  # vector steps ever added; the write head is total % T
         self._base = 0  # steps before this one were cleared
         self._counted: int | None = 0  # invalid slots; None until somebody asks
-        self._ranks: dict[
-            int, Tensor
-        ] = {}  # on a device: of K groups, running counts of valid slots
+        self._ranks: dict[int, Tensor] = {}  # on a device: of K groups, counts of valid slots
         self._starts: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.int64))
 
     @classmethod

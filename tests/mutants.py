@@ -909,6 +909,8 @@ MUTANTS = [Mutant(*row) for row in (
     ("experiments/studies/report_diff.py", "if rows[0] == rows[1]:", "if False:", "experiments/test_report.py::test_what_two_pages_say_differently"),
     ("experiments/studies/report_diff.py", "digests[1].get(name) == d]", "name in digests[1]]", "experiments/test_report.py::test_what_two_pages_say_differently"),
     # -- many machines
+    ("experiments/studies/cluster.py", "if self.lost[path] > LOST_AT_MOST:", "if False:", "experiments/test_engines.py::test_a_job_that_is_lost_too_often_is_given_up"),
+    ("experiments/studies/schedule.py", "\"lengths\": len(lengths)", "\"lengths\": 0", "experiments/test_schedule.py::test_lengths_are_of_finished_runs_and_the_figure_is_drawn"),
     ("agents/oer/cuber.py", "chosen[has[chosen] > 1e-9 * has.sum()]", "chosen", "agents/test_oer_cuber.py::test_directions_stay_at_right_angles_when_all_energy_is_asked_for"),
     ("experiments/studies/pool.py", "        require_same(jobs[-1])\n", "", "experiments/test_engines.py::test_seeds_with_other_settings_are_not_gone_on_with"),
     ("experiments/studies/stores.py", "                    return\n", "                    continue\n", "experiments/test_engines.py::test_what_a_pruned_checkpoint_replaces_stays_in_a_store"),

@@ -31,3 +31,14 @@ def task_of(learner, task, steps=6, retrain=3):
         z = learner.scaled(batch(task)).obs
         for _ in range(retrain):
             learner.clone(z, learner.inner.actor(z).detach())
+
+
+def require_no_drift(learner, obs):
+    """Learn three tasks: what was said at the end of each stays said, bit for bit."""
+    said = []
+    for task in range(3):
+        task_of(learner, task)
+        said.append(learner.policy(obs, task))
+        for old in range(task + 1):
+            assert torch.equal(learner.policy(obs, old), said[old]), (task, old)
+    assert not torch.equal(said[0], said[1]) and said[2].std() > 0

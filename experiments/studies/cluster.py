@@ -16,7 +16,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..runs import stopping
 from ..runs.lock import in_use
@@ -125,11 +125,13 @@ class Place:
         return Job(job.method, config, path, job.resumable), stores.Mirror(self.store, key)
 
 
-class Taken:
+class Taken(NamedTuple):
     """A job that is on the cluster: its actor, and what is still to come from it."""
 
-    def __init__(self, job: Job, actor: Any, node: Any, result: Any) -> None:
-        self.job, self.actor, self.node, self.result = job, actor, node, result
+    job: Job
+    actor: Any
+    node: Any
+    result: Any
 
 
 class RayEngine:
@@ -164,9 +166,7 @@ class RayEngine:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         self.waiting: list[Job] = []
         self.taken: list[Taken] = []
-        self.idle: list[
-            Any
-        ] = []  # seats whose job has ended: the next one need not start a process
+        self.idle: list[Any] = []  # seats whose job has ended: the next starts no process
         self.lost: dict[Path, int] = {}  # how often each job was
         self._room, self._looked = 0, -math.inf
 
@@ -243,23 +243,27 @@ class RayEngine:
             log.error("%s: %s", job.path, error.cause)
             return 1
         except errors.RayError as error:
-            self.lost[job.path] = self.lost.get(job.path, 0) + 1
             with suppress(Exception):  # where it was only out of reach
                 self.ray.kill(t.actor)
             why = str(error).strip().partition("\n")[0]
-            what = f"{job.path} was on a node that is lost ({type(error).__name__}: {why})"
-            if self.lost[job.path] > LOST_AT_MOST:
-                log.error("%s, %d times: it is given up", what, self.lost[job.path])
-                return 1
-            log.warning("%s; it goes on elsewhere", what)
-            return None
+            return self._again(job.path, f"on a node that is lost ({type(error).__name__}: {why})")
         self._fetch(job)
         if status == stopping.INTERRUPTED and not stopping.stop_asked:
-            log.warning("%s was stopped where it ran; it goes on elsewhere", job.path)
-            return None
+            return self._again(job.path, "stopped where it ran, not by us")
         if status not in (0, stopping.INTERRUPTED):
             log.error("%s ended with status %d:\n%s", job.path, status, text)
         return int(status)
+
+    def _again(self, path: Path, what: str) -> int | None:
+        """Return None for a job to be handed out again, 1 for one that was too often."""
+        self.lost[path] = self.lost.get(path, 0) + 1
+        if self.lost[path] > LOST_AT_MOST:
+            log.error(
+                "%s was %s, the last of %d times: it is given up", path, what, self.lost[path]
+            )
+            return 1
+        log.warning("%s was %s; it goes on elsewhere", path, what)
+        return None
 
     def cancel(self) -> list[Job]:
         """Ask what runs to save and stop, and wait for it; return what had not begun.

@@ -11,14 +11,16 @@ import json
 import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import takewhile
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
+from ...buffers.aside import write_text
 from ..runs.config import parse
+from ..runs.stamp import hardware
 
 
 @dataclass(frozen=True)
@@ -259,6 +261,8 @@ def main(args: Sequence[str]) -> int:
         writer.writeheader()
         writer.writerows({k: round(v, 5) for k, v in row.items()} for row in rows)
     draw(rows, o.out.with_suffix(".png"))
+    told = {"results": list(map(str, folders)), "lengths": len(lengths), **asdict(o), **hardware()}
+    write_text(o.out.with_suffix(".json"), json.dumps(told, indent=2, default=str) + "\n")
     best = min(rows, key=lambda row: row["makespan_h"])
     print(f"{len(lengths)} stamps; {o.runs:,} runs on {o.nodes} x {o.seats} seats:")
     for row in rows:

@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 import pytest
@@ -247,3 +248,10 @@ def test_what_a_pruned_checkpoint_replaces_stays_in_a_store(tmp_path, monkeypatc
     mirror.push(run)
     later = stores.Mirror(url, "run")
     assert later.newest() == "step-2" and list(later.copied) == ["/checkpoints/step-2/state.json"]
+
+
+def test_a_job_that_is_lost_too_often_is_given_up(tmp_path, caplog):
+    engine = SimpleNamespace(lost={})
+    told = [cluster.RayEngine._again(engine, tmp_path, "lost") for _ in range(21)]
+    assert told == [None] * 20 + [1]
+    assert "the last of 21 times: it is given up" in caplog.text

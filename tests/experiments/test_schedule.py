@@ -73,6 +73,8 @@ def test_lengths_are_of_finished_runs_and_the_figure_is_drawn(tmp_path, capsys):
     assert main([str(stamps), *small, "--out", str(tmp_path / "s")]) == 0
     assert "2 stamps; 4 runs on 2 x 1 seats" in capsys.readouterr().out
     assert (tmp_path / "s.png").stat().st_size > 5000
+    stamp = json.loads((tmp_path / "s.json").read_text())
+    assert (stamp["lengths"], stamp["runs"], stamp["nodes"]) == (2, 4, 2) and stamp["revision"]
     assert len((tmp_path / "s.csv").read_text().splitlines()) == 11
     with pytest.raises(ValueError, match="give a folder of results"):
         main([str(tmp_path / "none")])
