@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, as_tensor
 from tyro.conf import OmitArgPrefixes
 
 from ..agents import SAC, Policy, SACConfig
 from ..agents.actors import gaussian_policy, go_on
-from ..agents.mbtl import load_matrix
+from ..agents.mbtl import load_matrix, scores
 from ..agents.mbtl.curricula import Learnable, Replayed, Uniform, td_errors
 from ..agents.mbtl.library import Row, play_row
 from ..agents.playing import EVAL_SEED, SEED_STRIDE, Evaluation
@@ -148,7 +148,12 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
 
 def train(run: Run, s: Any, c: Config, curriculum: Curriculum, look: BatchEnv) -> Evaluation:
     """Train until `c.steps` transitions, looks included; return the last evaluation."""
-    judge, learned = offpolicy.looks(run, s)
+    overall, learned = offpolicy.looks(run, s)
+
+    def judge() -> Evaluation:
+        judged = overall()
+        each = judged.returns.reshape(c.run.eval_episodes, -1).mean(0)  # of each context
+        return judged._replace(extra={"worst_decile": scores.worst_decile(as_tensor(each)[None])})
 
     def row() -> dict[str, Any]:
         told = {"episodes": curriculum.episodes, "look_steps": curriculum.look_steps}

@@ -1,8 +1,9 @@
 """Stored transfer matrices: verdicts on selectors, and the table of what each gets.
 
-`python -m reverie.experiments.studies.matrices RESULTS/matrices` prints the table; nothing is
-played or trained. A matrix lies in a suite's results as `ARM-TASK-sSEED.safetensors` with its card
-and report, and is of the run whose CSV and stamp are in `ARM/TASK-sSEED`.
+`python -m reverie.experiments.studies.matrices RESULTS/matrices RESULTS/curricula` prints the
+tables; nothing is played or trained. The second folder is of rivals, and may be left out. A
+matrix lies in a suite's results as `ARM-TASK-sSEED.safetensors` with its card and report, and is
+of the run whose CSV and stamp are in `ARM/TASK-sSEED`.
 """
 
 import json
@@ -10,17 +11,20 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ...agents.mbtl import Matrix, load_matrix
 from ...agents.mbtl.worth import BEST, KNOWN, METRICS, sample
+from ..loops.grid import coordinates, grid_of
 from . import evidence, stats
 from .claim import MatrixClaim, Told, Verdict
 from .evidence import Commit
-from .results import Kept, read_result
+from .results import Kept, read_result, read_results
 from .suite import Suite
 from .tables import digits
 
@@ -180,10 +184,43 @@ def table(drawn: Sequence[Drawn], k: int, metric: str = "performance") -> str:
     return "\n".join(lines)
 
 
+def rivals(drawn: Sequence[Drawn], kept: Sequence[Kept], k: int) -> str:
+    """Return a Markdown table: one policy over all contexts, for the steps of k sources.
+
+    Mean over seeds of the last evaluation, not the best, in a matrix's units; the tenth of the
+    contexts that it serves worst behind a slash. Raises ValueError for runs of other tasks,
+    contexts or steps than their matrix.
+    """
+    arms = sorted({run.arm for run in kept})
+    lines = ["| matrix | " + " | ".join(arms) + " | seeds |", "|---" * (len(arms) + 2) + "|"]
+    for one in drawn:
+        runs = [run for run in kept if run.finished and one.name == f"matrix-{run.task}-s0"]
+        card, cells = one.matrix.card, []
+        for arm in arms:
+            of_arm = [run for run in runs if run.arm == arm]
+            for run in of_arm:
+                require_rival(run, one, k)
+            means = [[run.columns[m][-1] for run in of_arm] for m in ("return", "worst_decile")]
+            told = [(np.mean(m) - card.low) / (card.high - card.low) for m in means if m]
+            cells.append(" / ".join(f"{x:.3f}" for x in told) or "-")
+        counts = sorted({sum(run.arm == arm for run in runs) for arm in arms} - {0})
+        lines.append(f"| {one.name} | {' | '.join(cells)} | {', '.join(map(str, counts))} |")
+    return "\n".join(lines)
+
+
+def require_rival(run: Kept, one: Drawn, k: int) -> None:
+    """Raise ValueError where a run is not of a matrix's task and contexts and k of its budgets."""
+    c, card = SimpleNamespace(**run.stamp["config"]), one.matrix.card
+    names, at = coordinates(c.context, grid_of(c))
+    want = (card.task, k * card.budget, card.features)
+    if (c.env, c.steps, names) != want or not at.equal(one.matrix.contexts):
+        raise ValueError(f"{run.path} is not {k} x {card.budget:,} steps on all of {one.name}")
+
+
 def main(args: Sequence[str]) -> int:
-    """Print the tables of all matrices in a folder of results."""
-    if len(args) != 1:
-        raise ValueError("give one folder, RESULTS/matrices, in which matrices lie")
+    """Print the tables of all matrices in a folder of results, and of the rivals in another."""
+    if len(args) not in (1, 2):
+        raise ValueError("give RESULTS/matrices, where matrices lie, and maybe RESULTS/curricula")
     cards = sorted(Path(args[0]).glob("*.safetensors"))
     if not cards:
         raise FileNotFoundError(f"{args[0]}: no matrix in it")
@@ -193,6 +230,9 @@ def main(args: Sequence[str]) -> int:
         for k in (5,) if metric != "performance" else (2, 3, 5, 8):
             there = [one for one in drawn if str(k) in one.picks]
             print(f"\n{k} sources, {metric}:\n\n{table(there, k, metric)}")
+    if len(args) > 1:
+        kept = read_results(Path(args[1]))
+        print(f"\nOne policy, 5 sources' steps, mean / worst decile:\n\n{rivals(drawn, kept, 5)}")
     return 0
 
 

@@ -14,13 +14,13 @@ from reverie.agents import RandomPolicy, SACConfig, TD3Config
 from reverie.agents.mbtl import Matrix, MatrixCard, load_matrix, replay, scores, selector_of
 from reverie.agents.mbtl.curricula import Learnable
 from reverie.agents.mbtl.library import Row, play_row
-from reverie.agents.playing import EVAL_SEED, Stopped, evaluate
+from reverie.agents.playing import EVAL_SEED, Evaluation, Stopped, evaluate
 from reverie.agents.sb3 import PPOConfig
 from reverie.agents.search import SearchConfig
 from reverie.envs import make
 from reverie.envs.contexts import parse_contexts
 from reverie.experiments import cli, curriculum, load_policy, load_run, matrix, ppo, sac, td3
-from reverie.experiments.loops import transfer
+from reverie.experiments.loops import offpolicy, transfer
 from reverie.experiments.loops.grid import coordinates, trainer_of
 from reverie.experiments.loops.transfer import Job, Population
 from reverie.experiments.runs import stopping
@@ -398,8 +398,12 @@ def test_sfl_looks_where_half_succeeds_and_its_steps_count(tmp_path, monkeypatch
         choose(self, rates)
         assert self.chosen.tolist() == [0]
 
+    def six(*_, **__):  # two episodes of three contexts, side by side
+        return Evaluation(np.arange(1.0, 7.0)[:, None], np.full((6, 1), 20))
+
     monkeypatch.setattr(curriculum, "play_row", played)
     monkeypatch.setattr(Learnable, "look", look)
+    monkeypatch.setattr(offpolicy, "evaluate", six)
     c = curriculum.Config(
         env=CART, context=GEARS, rule="sfl", matrix=str(tmp_path / "own"), steps=240, num_envs=2,
         look_every=100, learning_starts=30, batch_size=8, agent=SACConfig(hidden=(8,)), utd=0.1,
@@ -409,6 +413,7 @@ def test_sfl_looks_where_half_succeeds_and_its_steps_count(tmp_path, monkeypatch
     assert looked == [curriculum.LOOK_SEED + k for k in (0, 1)]
     # 100 steps, a look of 30, 70 more to 200, another of 30, and 10 more.
     assert result.steps == 240
+    assert result.evaluation.extra == {"worst_decile": 2.5}  # (1 + 4) / 2, of 2.5, 3.5 and 4.5
     rows = load_run(result.path).frame("train")
     assert rows["look_steps"].tolist()[-1] == 60 and list(rows["step"]) == [60, 130, 180, 240]
     assert rows["episodes"][-1] == 180 // 40 * 2
