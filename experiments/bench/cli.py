@@ -16,7 +16,6 @@ from . import (
     diffusion,
     dream,
     env,
-    gpu,
     learner,
     matrix,
     offline,
@@ -33,7 +32,6 @@ BENCHES: dict[str, Callable[[BenchOptions], Report]] = {
     "learner": learner.run,
     "population": population.run,
     "population-learner": population_learner.run,
-    "gpu": gpu.run,
     "offline": offline.run,
     "diffusion": diffusion.run,
     "dream": dream.run,
@@ -98,13 +96,15 @@ def show(report: Report, options: BenchOptions) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure what the arguments name, print a table, write the JSON file; return 0."""
+    """Measure what the arguments name, print a table, write the JSON file.
+
+    Return 0, and 1 where a case of a stage failed.
+    """
     options = parse(BenchOptions, argv, "bench")
     if options.what == "gpu-learner":
         options = replace(options, what="gpu", stage=3)
-    if options.what == "gpu" and (options.dry_run or options.stage is not None):
-        stages.run(options)
-        return 0
+    if options.what == "gpu":
+        return int(any(m.what == "failed" for m in stages.run(options)))
     report = BENCHES[options.what](options)
     show(report, options)
     if options.json is not None:

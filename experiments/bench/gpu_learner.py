@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ...agents import SAC, TD3, SACConfig, TD3Config, advance
+from ...agents import SAC, TD3, Policy, RandomPolicy, SACConfig, TD3Config, advance
 from ...agents.graphs import drawn
 from ...agents.unread import UnreadReturns
 from ...buffers import Layout, ReplayBuffer, Transitions
@@ -105,17 +105,18 @@ def _one_world(
     env = make("reverie/HalfCheetah-v5", 1, threads=threads)
     agent, buffer = _agent(name, toy, device, "graphs"), _buffer(1, toy, device)
     batch, seconds = (toy.batch, toy.seconds) if toy else (256, 5.0)
-    obs = env.reset()
+    calls, obs = 1 if toy else 50, env.reset()
 
-    def step() -> int:
+    def steps() -> int:
         nonlocal obs
-        action, _ = agent.act(obs, explore=True)
-        row, valid, obs = advance(env, obs, action.to("cpu"))
-        buffer.add(row, valid)
-        agent.update(buffer.sample(batch))
-        return 1
+        for _ in range(calls):
+            action, _ = agent.act(obs, explore=True)
+            row, valid, obs = advance(env, obs, action.to("cpu"))
+            buffer.add(row, valid)
+            agent.update(buffer.sample(batch))
+        return calls
 
-    yield Measure(case, "graphs, one update a step", rate(step, device, seconds), "steps/s")
+    yield Measure(case, "graphs, one update a step", rate(steps, device, seconds), "steps/s")
 
 
 def _population(case: str, k: int, toy: Toy | None, device: str) -> Iterator[Measure]:
@@ -134,7 +135,10 @@ def _population(case: str, k: int, toy: Toy | None, device: str) -> Iterator[Mea
 
 
 class Many:
-    """The preset of many worlds, as its run goes between two log rows; nothing is read."""
+    """The preset of many worlds behind its warm-up, as its run goes between two log rows.
+
+    Nothing is read.
+    """
 
     def __init__(self, name: str, toy: Toy | None, device: str) -> None:
         c, (kind, config) = SimpleNamespace(**OPTIONS), AGENTS[name]
@@ -150,15 +154,22 @@ class Many:
         self.source = NStep(self.buffer, c.n_step, settings.gamma)
         self.returns = UnreadReturns(worlds, self.env.device)
         self.obs, self.steps = self.env.reset(), 0
+        at_random = RandomPolicy(self.env.act_dim, device=self.env.device)
+        for _ in range(2 if toy else c.learning_starts // worlds):
+            self.play(at_random)
 
-    def __call__(self) -> int:
-        """Take one vector step and its updates; return the transitions."""
-        action, _ = self.agent.act(self.obs, explore=True)
+    def play(self, policy: Policy) -> None:
+        """Take one vector step."""
+        action, _ = policy.act(self.obs, explore=True)
         batch, valid, self.obs = advance(self.env, self.obs, action)
         self.buffer.add(batch, valid)
         self.returns.add(batch, valid)
-        self.agent.update(drawn(self.source, self.batch, self.u))
         self.steps += self.env.num_envs
+
+    def __call__(self) -> int:
+        """Take one vector step and its updates; return the transitions."""
+        self.play(self.agent)
+        self.agent.update(drawn(self.source, self.batch, self.u))
         return self.env.num_envs
 
 

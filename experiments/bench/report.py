@@ -65,12 +65,12 @@ class BenchOptions:
     """measurements of each contestant; every one has its turn in each repeat"""
     tasks: tuple[str, ...] = ()
     """tasks to step (env: the eleven v5 tasks unless told; gpu: four)"""
-    worlds: tuple[int, ...] = (1, 64, 1024, 4096, 16384)
-    """numbers of worlds to step together (gpu)"""
+    worlds: tuple[int, ...] = ()
+    """numbers of worlds to step together (gpu: 4096, 1024, 16384, 64 and 1 unless told)"""
     device: str = "cuda"
     """device of the environments and of their buffer (gpu); cpu is Warp's, to try the bench"""
     stage: int | None = None
-    """one of the stages of known length on a GPU, 1 to 4 (gpu)"""
+    """one of the stages of known length on a GPU, 1 to 4; all of them unless told (gpu)"""
     dry_run: bool = False
     """every stage at toy size on the CPU (gpu)"""
     seconds: float = 0.5

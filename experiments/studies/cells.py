@@ -77,8 +77,8 @@ def places(lines: Sequence[Line], column: str) -> dict[str, float]:
     tables: dict[str, dict[str, dict[str, float]]] = {}
     for line in lines:
         if line[column]:
-            family = tables.setdefault(f"{line['family']}-{line['noise']}", {})
-            family.setdefault(line["row"], {})[line["selector"]] = float(line[column])
+            rows = tables.setdefault(f"{line['family']}-{line['noise']}", {})
+            rows.setdefault(line["row"], {})[line["selector"]] = float(line[column])
     out = {}
     for family, rows in tables.items():
         for name in sorted({n for r in rows.values() for n in r} - {"random", "oracle"}):
@@ -99,11 +99,11 @@ def main(args: Sequence[str]) -> int:
         if f"{line['family']}-{line['noise']}" not in o.families:
             continue
         lines += measured(line, o, done)
-        file = io.StringIO(newline="")
-        writer = csv.DictWriter(file, NAMES, lineterminator="\n")
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, NAMES, lineterminator="\n")
         writer.writeheader()
         writer.writerows([*lines, *(d for d in done if d not in lines)])
-        write_text(table, file.getvalue())
+        write_text(table, text.getvalue())
     ours, theirs = places(lines, "score"), places(lines, "published")
     settings = json.loads(json.dumps(asdict(o), default=str))
     data = {"places": ours, "published": theirs, "options": settings, "stamp": hardware()}

@@ -10,7 +10,6 @@ from reverie.experiments.bench import (
     diffusion,
     dream,
     env,
-    gpu,
     learner,
     matrix,
     offline,
@@ -148,20 +147,6 @@ def test_diffusion_bench_reports_and_counts_calls():
         assert len(seen) == CALLS[who]
 
 
-def test_gpu_bench_reports(tmp_path, capsys):
-    """On Warp's CPU device: one thread and no GPU, but the same code."""
-    pytest.importorskip("mujoco_warp", reason="needs the extra: pip install 'reverie[gpu]'")
-    out = tmp_path / "gpu.json"
-    argv = ["gpu", "--device", "cpu", "--worlds", "3", "--tasks", "Hopper-v5", "--threads", "1"]
-    assert cli.main([*argv, "--repeats", "2", "--seconds", "0.01", "--json", str(out)]) == 0
-    data = json.loads(out.read_text())
-    assert {row["who"] for row in data["rows"]} == {OURS, gpu.BARE, gpu.NATIVE}
-    assert data["costs"]["Hopper-v5 x 3"]["capture_s"] > 0
-    lines = out.with_suffix(".csv").read_text().splitlines()
-    assert lines[0] == "case,who,unit,rate,ratio" and len(lines) == 4
-    assert "njmax" in capsys.readouterr().out
-
-
 @pytest.mark.xdist_group("warp")
 def test_every_stage_of_the_gpu_bench_runs_dry(tmp_path):
     pytest.importorskip("mujoco_warp", reason="needs the extra: pip install 'reverie[gpu]'")
@@ -185,7 +170,9 @@ def test_every_stage_of_the_gpu_bench_runs_dry(tmp_path):
         )  # 2 of 2 worlds
     assert told["HalfCheetah-v5", "observation: median gap"] < 1e-4
     assert told["HalfCheetah-v5 x 2", "ours over bare"] > 0
+    assert told["HalfCheetah-v5 x 2", "recorded"] > 0
     assert told["SAC x 2", "graphs"] > 0 and told["SAC training", "env steps"] % 4 == 0
+    assert told["SAC training", "env steps"] >= 8  # two steps of two worlds at random, then two
     assert told["width 8", "fill"] > 0
 
 
@@ -212,6 +199,14 @@ def test_a_stage_ends_in_time_and_goes_on_behind_what_fails(tmp_path, capsys, mo
     assert (tmp_path / "x-stage-2.csv").read_text().count("\n") == 6
 
 
+def test_a_stage_with_a_failed_case_ends_with_1(monkeypatch):
+    good = [stages.Measure("a", "rate", 3.0, "steps/s")]
+    bad = [*good, stages.Measure("a", "failed", 1, "RuntimeError")]
+    for rows, status in ((good, 0), (bad, 1)):
+        monkeypatch.setattr(stages, "run", lambda options, rows=rows: rows)
+        assert cli.main(["gpu", "--stage", "1"]) == status
+
+
 def test_the_stages_have_known_lengths():
     assert {n: stage.seconds for n, stage in stages.STAGES.items()} == {
         1: 180, 2: 180, 3: 300, 4: 180
@@ -227,7 +222,7 @@ def test_the_stages_have_known_lengths():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_gpu_bench_without_a_gpu_is_told():
     with pytest.raises(ValueError, match="torch sees cpu"):
-        gpu.run(BenchOptions("gpu"))
+        stages.run(BenchOptions("gpu"))
 
 
 def test_learner_bench_reports():
