@@ -22,7 +22,7 @@ from .looking.commands import keep_episodes
 from .runs import stopping
 from .studies import report, shows
 from .studies.claims import HERE
-from .studies.overall import Overall
+from .studies.flight import Flight
 from .studies.pool import LocalEngine, run_jobs
 from .studies.report_data import gather
 from .studies.report_study import finals
@@ -120,8 +120,8 @@ def run(entries: Mapping[str, Sequence[Entry]], costs: Mapping[str, float]) -> N
     jobs.sort(key=lambda row: row[:2])
     n, at_once = sum(map(len, entries.values())), min(MOST, affinity_threads())
     print(f"{len(entries)} methods, {n} small runs, {n - len(jobs)} finished; {at_once} at a time")
-    with Overall(LocalEngine(at_once, 1), cost, done) as engine:
-        run_jobs([job for _, _, job in jobs], engine, bar=False)
+    engine, todo = LocalEngine(at_once, 1), [job for _, _, job in jobs]
+    run_jobs(todo, engine, bar=Flight(todo, engine.begun, cost, done))
 
 
 def keep(entries: Mapping[str, Sequence[Entry]], results: Path, stop: Callable[[], bool]) -> None:

@@ -29,8 +29,8 @@ class Counter(Protocol):
 class Line:
     """How far one counter is, and how fast."""
 
-    def __init__(self, counter: Counter, label: str) -> None:
-        self.counter, self.label = counter, label
+    def __init__(self, counter: Counter, label: str, unit: str) -> None:
+        self.counter, self.label, self.unit = counter, label, unit
         self._first, self._start = time.monotonic(), counter.step
         self.task: Any = None  # of a rich bar
 
@@ -42,8 +42,8 @@ class Line:
     def __str__(self) -> str:
         """Return the line of a log."""
         c, rate = self.counter, self.rate
-        left = (c.steps - c.step) / max(rate, 1e-9)
-        done = f"{c.step:,}/{c.steps:,} steps, {rate:,.0f}/s, {left:,.0f} s left"
+        left = f", {(c.steps - c.step) / rate:,.0f} s left" if rate > 0 else ""
+        done = f"{c.step:,}/{c.steps:,} {self.unit}, {rate:,.{1 if rate < 10 else 0}f}/s{left}"
         return f"{self.label} {done}, {c.text}"
 
 
@@ -53,9 +53,9 @@ class Watch:
     Phases lie on top of the run: `push` and `pop`.
     """
 
-    def __init__(self, counter: Counter, label: str, show: bool) -> None:
+    def __init__(self, counter: Counter, label: str, show: bool, unit: str = "steps") -> None:
         stream: Any = sys.stderr
-        self._bar: Any = _bar() if show and stream.isatty() else None
+        self._unit, self._bar = unit, _bar(unit) if show and stream.isatty() else None
         self._lines: list[Line] = []
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -67,7 +67,7 @@ class Watch:
 
     def push(self, counter: Counter, label: str) -> None:
         """Watch this counter until `pop`."""
-        line = Line(counter, label)
+        line = Line(counter, label, self._unit)
         if self._bar is not None:
             line.task = self._bar.add_task(
                 label, total=counter.steps, completed=counter.step, text="", rate=0.0
@@ -104,7 +104,7 @@ class Watch:
             self._bar.stop()
 
 
-def _bar() -> Any:
+def _bar(unit: str) -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -112,7 +112,7 @@ def _bar() -> Any:
         TextColumn("[bold]{task.description}"),
         BarColumn(bar_width=16),
         TextColumn("{task.completed:,}/{task.total:,}"),
-        TextColumn("{task.fields[rate]:,.0f} steps/s"),
+        TextColumn("{task.fields[rate]:,.0f} " + unit + "/s"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[text]}"),
         console=Console(stderr=True),

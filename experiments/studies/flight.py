@@ -1,7 +1,8 @@
 """How far many jobs are together, read from the run directories of those that are begun."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from ..runs.rows import last_step
 from .jobs import Job
@@ -10,26 +11,42 @@ _EVERY = 2.0  # seconds between looks: thousands of jobs may lie on a slow disk
 
 
 class Flight:
-    """The steps of all jobs as one count, for a bar: those that ended, those in flight so far."""
+    """All jobs as one count, for a bar: those that ended, those in flight so far.
 
-    def __init__(self, jobs: Sequence[Job], begun: Callable[[], Sequence[Job]]) -> None:
-        self.jobs, self.begun = jobs, begun
-        self.steps = sum(job.config.steps for job in jobs)
+    They count by their steps, or by what each run directory costs, in any unit (`cost`), with
+    `done` of that before they began.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        begun: Callable[[], Sequence[Job]],
+        cost: Mapping[Path, float] | None = None,
+        done: float = 0.0,
+    ) -> None:
+        self.jobs, self.begun, self.cost = jobs, begun, cost
         self.ended = 0  # jobs
-        self._done, self._seen, self._looked = 0, 0, -_EVERY
+        self._done, self._seen, self._looked = done, 0.0, -_EVERY
+        self.steps = round(done + sum(map(self._of, jobs)))
+
+    def _of(self, job: Job) -> float:
+        """Return what a job counts."""
+        return float(job.config.steps if self.cost is None else self.cost[job.path])  # type: ignore[index]
 
     def end(self, job: Job) -> None:
         """Count a job as over, however it ended: nothing of it is left to do."""
         self.ended += 1
-        self._done += job.config.steps
+        self._done += self._of(job)
         self._looked = -_EVERY
 
     @property
     def step(self) -> int:
-        """Steps of all jobs that are done."""
+        """What of all jobs is done; those in flight by their last rows."""
         if time.monotonic() - self._looked >= _EVERY:
-            paths = [(job.path, job.config.steps) for job in self.begun()]
-            self._seen = sum(min(last_step(p), n) for p, n in paths if p is not None)
+            apart = [(job.path, job) for job in self.begun() if job.path is not None]
+            self._seen = sum(
+                self._of(job) * min(1.0, last_step(path) / job.config.steps) for path, job in apart
+            )
             self._looked = time.monotonic()
         return int(min(self._done + self._seen, self.steps))
 

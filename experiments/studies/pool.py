@@ -147,21 +147,21 @@ def run_jobs(
     jobs: Sequence[Job],
     engine: Engine,
     told: Callable[[Job, int, int], None] | None = None,
-    bar: bool = True,
+    bar: bool | Flight = True,
 ) -> list[tuple[Job, int]]:
     """Run jobs to their end, in order; return them with their exit status as they ended.
 
-    `told(job, status, left)` is called after each; `bar`: of all together, on a terminal. Raises
-    Interrupted, with what had ended, after every child has saved and stopped, when this process
-    was asked to stop.
+    `told(job, status, left)` is called after each; `bar`: of all together, on a terminal, or of a
+    count of CPU-seconds, which elsewhere is a line now and then. Raises Interrupted, with what had
+    ended, after every child has saved and stopped, when this process was asked to stop.
     """
     for job in jobs:
         engine.submit(job)
     done: list[tuple[Job, int]] = []
-    flight = Flight(jobs, engine.begun)
+    flight = bar if isinstance(bar, Flight) else Flight(jobs, engine.begun)
     apart = all(job.path is not None for job in jobs)  # else they show it themselves
-    seen = bar and apart and sys.stderr.isatty()
-    watch = Watch(flight, f"{len(jobs)} runs", seen)
+    seen = flight is bar or (bool(bar) and apart and sys.stderr.isatty())
+    watch = Watch(flight, f"{len(jobs)} runs", seen, "CPU-s" if flight is bar else "steps")
     try:
         while len(done) < len(jobs):
             for job, status in engine.poll():

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import pytest
 
 from reverie.experiments import demo, methods
-from reverie.experiments.runs import stopping
+from reverie.experiments.runs import progress, stopping
 from reverie.experiments.runs.config import save_config
 from reverie.experiments.studies import shows
 from reverie.experiments.studies.claim import parse
+from reverie.experiments.studies.flight import Flight
 from reverie.experiments.studies.jobs import Job, beside
-from reverie.experiments.studies.overall import Overall
 from reverie.experiments.studies.report_diff import read_page
 from reverie.experiments.studies.results import read_result
 from reverie.experiments.studies.shows import SAYS, Show
@@ -64,20 +64,27 @@ def test_a_seed_or_none_decides_nothing():
     assert shows.numbers(up) == "16.0 against 15.0: +1.000 (1.000 to 1.000)"
 
 
-def test_a_bar_counts_what_ended_and_what_runs(tmp_path, capsys):
+def test_a_demo_counts_what_ended_and_what_runs(tmp_path, capsys):
     """Costs 10, 20 and 30 with 40 done before: of 100; the second is at step 50 of 200."""
     paths = [tmp_path / "s" / "arm" / name for name in ("a", "b", "c")]
     jobs = [Job("sac", SimpleNamespace(steps=200), path) for path in paths]
     paths[1].mkdir(parents=True)
     (paths[1] / "timing.jsonl").write_text('{"step": 50, "time": 0}\n{"step": 60, "ti')
-    inner = SimpleNamespace(running=[(jobs[1], None)], poll=lambda: [(jobs[0], 0)])
-    engine = Overall(inner, dict(zip(paths, (10.0, 20.0, 30.0), strict=True)), 40.0)
-    assert engine.total == 100
-    with engine:
-        assert engine.poll() == [(jobs[0], 0)] and engine.now() == 40 + 10 + 20 * 50 / 200
-        engine.show(0.0)
-    share, _, left = capsys.readouterr().err.partition("%")
-    assert share == " 55" and "left" in left and "s/arm/b" in left
+    cost = dict(zip(paths, (10.0, 20.0, 30.0), strict=True))
+    flight = Flight(jobs, lambda: jobs[1:2], cost, 40.0)
+    flight.end(jobs[0])
+    assert (flight.step, flight.steps) == (40 + 10 + 20 * 50 / 200, 100)
+
+
+def test_the_line_of_a_log_says_its_unit_and_guesses_by_what_was_seen(monkeypatch):
+    """From 40 to 70 of 100 in 20 seconds: 1.5 a second, 20 seconds for the other 30."""
+    clock = iter([0.0, 10.0, 20.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    counter = SimpleNamespace(step=40, steps=100, text="1 of 3 runs ended")
+    line = progress.Line(counter, "3 runs", "CPU-s")
+    assert str(line) == "3 runs 40/100 CPU-s, 0.0/s, 1 of 3 runs ended"
+    counter.step = 70
+    assert str(line) == "3 runs 70/100 CPU-s, 1.5/s, 20 s left, 1 of 3 runs ended"
 
 
 TINY = """name = "tiny"
@@ -114,10 +121,11 @@ def tiny(folder, seeds="0:2"):
 class Here:
     """An engine that runs a job at each poll, in this process; asked to stop after so many."""
 
-    running: list = []
-
     def __init__(self, parallel, threads):
         self.jobs, self.ran = [], []
+
+    def begun(self):
+        return []
 
     def submit(self, job):
         self.jobs.append(job)
@@ -186,12 +194,12 @@ def test_a_seed_is_run_arm_by_arm_over_all_suites(tmp_path, here, monkeypatch):
 
     suites = {s: [entry(s, a, k) for a in "xy" for k in (0, 1)] for s in "ab"}
     told = []
-    monkeypatch.setattr(demo, "run_jobs", lambda jobs, engine, bar: told.append((jobs, engine)))
+    monkeypatch.setattr(demo, "run_jobs", lambda jobs, engine, bar: told.append((jobs, bar)))
     demo.run(suites, {"a": 2.0, "b": 3.0})
-    ((jobs, engine),) = told
+    ((jobs, flight),) = told
     assert ["/".join(j.path.parts[-2:]) for j in jobs] == [
         "a/x0", "b/x0", "b/y0", "a/x1", "a/y1", "b/y1"]  # fmt: skip
-    assert engine.first == 5 and engine.total == 20
+    assert (flight.step, flight.steps) == (5, 20)
 
 
 def test_what_a_run_leaves_for_the_panels_is_kept_once(tmp_path, monkeypatch):
