@@ -12,7 +12,7 @@ from ..agents.actors import gaussian_policy, go_on
 from ..agents.mbtl import load_matrix, scores
 from ..agents.mbtl.curricula import Learnable, Replayed, Uniform, td_errors
 from ..agents.mbtl.library import Row, play_row
-from ..agents.playing import EVAL_SEED, SEED_STRIDE, Evaluation
+from ..agents.playing import EVAL_SEED, SEED_STRIDE, Evaluation, cap_of
 from ..agents.seeding import stream_seed
 from ..buffers import Transitions
 from ..envs import BatchEnv, Contexts, make
@@ -46,7 +46,7 @@ class Config(UpdateOptions):
     wide: bool = True
     """train from wide random starts, where the task has that option"""
     steps: int = 50_000
-    """environment transitions, those of SFL's looks among them"""
+    """environment transitions"""
     batch_size: int = 64
     """transitions per gradient update"""
     learning_starts: int = 500
@@ -58,9 +58,11 @@ class Config(UpdateOptions):
     top: float = 0.2
     """share of the contexts that SFL chooses"""
     look_every: int = 5_000
-    """environment transitions between SFL's looks: a tenth of the budget"""
+    """transitions of training between SFL's looks: a tenth of the budget"""
     look_episodes: int = 5
     """episodes of each context in a look"""
+    count_looks: bool = True
+    """whether looks are among `steps`: then there is none that might go beyond them"""
     agent: SACConfig = field(default_factory=lambda: SACConfig(hidden=(32, 32), lr=1e-3))
     """the learner"""
     run: OmitArgPrefixes[RunOptions] = field(
@@ -160,13 +162,18 @@ def train(run: Run, s: Any, c: Config, curriculum: Curriculum, look: BatchEnv) -
         return {**learned(), **told}
 
     judged: Evaluation | None = None
+    longest = look.num_envs * (look.max_episode_steps or cap_of(look))  # steps of a look at most
     for _ in offpolicy.steps(run, s, c):
-        due = run.step // c.look_every
-        if isinstance(curriculum.rule, Learnable) and due > curriculum.looked:
+        trained = run.step - (curriculum.look_steps if c.count_looks else 0)
+        due = trained // c.look_every > curriculum.looked
+        room = run.step + (longest if c.count_looks else 0) < c.steps
+        if isinstance(curriculum.rule, Learnable) and due and room:
             with run.interruptible(s.state_dict, s.stores):
                 seen = rates(s.agent, look, curriculum, c.success, run)
-            curriculum.looked = due
-            spend(run, seen.steps, curriculum)
+            curriculum.looked = trained // c.look_every
+            curriculum.look_steps += seen.steps
+            if c.count_looks:
+                spend(run, seen.steps)
             curriculum.rule.look(seen.returns)
         judged = run.after_step(judge, row, s.state_dict, s.stores)
     return run.final(judged, judge)
@@ -184,12 +191,11 @@ def rates(agent: Policy, look: BatchEnv, curriculum: Curriculum, share: float, r
     return play_row(agent, look, len(least), seed=seed, stop=stop, value=succeeds)
 
 
-def spend(run: Run, steps: int, curriculum: Curriculum) -> None:
+def spend(run: Run, steps: int) -> None:
     """Count a look's steps among the run's: what is due since the last row stays due."""
     previous = run.previous
     run.tick(steps)
     run.previous = previous
-    curriculum.look_steps += steps
 
 
 def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Policy, int]:

@@ -379,8 +379,18 @@ def test_the_suite_of_matrices_is_what_the_presets_are():
         assert planned == preset, entry.name
 
 
-def test_sfl_looks_where_half_succeeds_and_its_steps_count(tmp_path, monkeypatch):
-    """Own returns are 10, 10 and 50; a look, every 100 steps, has five episodes of each."""
+@pytest.mark.parametrize(("counted", "steps", "rows"), [
+    (True, 900, [60, 250, 300, 500, 540, 600, 660, 720, 780, 840, 900]),
+    (False, 240, [60, 120, 180, 240]),
+])  # fmt: skip
+def test_sfl_looks_where_half_succeeds_and_its_steps_count(
+    counted, steps, rows, tmp_path, monkeypatch
+):
+    """Own returns are 10, 10 and 50; a look has five episodes of 20 steps of each: 300 at most.
+
+    It takes 150 here. After 100 steps of training, and after 200, which with the first look are
+    350. After 300, 600 in all, 900 might not hold a third.
+    """
     returns = torch.tensor([[0.0, 8, 9], [9, 8, 9], [9, 9, 9], [9, 9, 9], [0, 8, 9]]).double()
     card = MatrixCard(CART, ("log gear",), 60, (0,), 0.0, 20.0)
     at = torch.log(torch.tensor([[0.5], [1.0], [2.0]])).double()
@@ -391,7 +401,7 @@ def test_sfl_looks_where_half_succeeds_and_its_steps_count(tmp_path, monkeypatch
 
     def played(policy, env, n, *, seed, stop, value):
         looked.append(seed)
-        return Row(value(returns), 30)
+        return Row(value(returns), 150)
 
     def look(self, rates):
         assert rates.tolist() == pytest.approx([0.6, 1.0, 0.0])  # at least 8, 8 and 40
@@ -405,18 +415,18 @@ def test_sfl_looks_where_half_succeeds_and_its_steps_count(tmp_path, monkeypatch
     monkeypatch.setattr(Learnable, "look", look)
     monkeypatch.setattr(offpolicy, "evaluate", six)
     c = curriculum.Config(
-        env=CART, context=GEARS, rule="sfl", matrix=str(tmp_path / "own"), steps=240, num_envs=2,
-        look_every=100, learning_starts=30, batch_size=8, agent=SACConfig(hidden=(8,)), utd=0.1,
+        env=CART, context=GEARS, rule="sfl", matrix=str(tmp_path / "own"), num_envs=2, steps=steps,
+        count_looks=counted, look_every=100, learning_starts=30, batch_size=8, agent=SACConfig(hidden=(8,)), utd=0.1,
         env_options={"max_episode_steps": 20}, run=run_options(tmp_path, "sfl"),
     )  # fmt: skip
     result = curriculum.main(c)
     assert looked == [curriculum.LOOK_SEED + k for k in (0, 1)]
-    # 100 steps, a look of 30, 70 more to 200, another of 30, and 10 more.
-    assert result.steps == 240
+    assert result.steps == steps
     assert result.evaluation.extra == {"worst_decile": 2.5}  # (1 + 4) / 2, of 2.5, 3.5 and 4.5
-    rows = load_run(result.path).frame("train")
-    assert rows["look_steps"].tolist()[-1] == 60 and list(rows["step"]) == [60, 130, 180, 240]
-    assert rows["episodes"][-1] == 180 // 40 * 2
+    told = load_run(result.path).frame("train")
+    assert told["look_steps"].tolist()[-1] == 300 and list(told["step"]) == rows
+    trained = steps - 300 if counted else steps
+    assert told["episodes"][-1] == trained // 40 * 2
     with pytest.raises(ValueError, match="sfl: give --matrix"):
         curriculum.main(dataclasses.replace(c, matrix=None))
     with pytest.raises(ValueError, match=r"is of 3 contexts of .* not 2 of"):
