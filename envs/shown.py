@@ -1,5 +1,6 @@
 """Worlds whose observations also tell their context."""
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -16,13 +17,17 @@ class ContextShown:
     """A `BatchEnv` whose observations end with the d columns of each world's context.
 
     `raw`: the values as they are; `normalised`: from -1 to 1 over the table's range, 0 where a
-    feature does not vary.
+    feature does not vary; those in `logs` by their logarithm.
     """
 
-    def __init__(self, env: BatchEnv, contexts: Contexts, mode: str) -> None:
+    def __init__(
+        self, env: BatchEnv, contexts: Contexts, mode: str, logs: Collection[str] = ()
+    ) -> None:
         table = torch.from_numpy(contexts.table.copy()).to(env.context)
         shown = env.context
         if mode == "normalised":
+            logged = torch.tensor([name in logs for name in contexts.names], device=table.device)
+            table, shown = (torch.where(logged, x.log(), x) for x in (table, shown))
             low, high = table.min(0).values, table.max(0).values
             span = torch.where(high > low, high - low, torch.ones_like(high))
             shown = torch.where(high > low, 2 * (shown - low) / span - 1, torch.zeros_like(shown))

@@ -42,12 +42,14 @@ class Config(SourceOptions):
 
     env: str = "reverie/CartPoleSwingUp-v0"
     """task whose contexts are the sources and the targets"""
-    context: tuple[str, ...] = ("length=log:0.3:3:20",)
+    context: tuple[str, ...] = ("length:pole=log:0.3:3:20",)
     """the contexts: length=log:0.3:3:20, gear=lin:0.5:2:10 or mass=0.5,1,2; every combination"""
     steps: int = 10_000
     """environment transitions of each source"""
     seed: int = 0
     """the first seed"""
+    seed_offset: int = 0
+    """added to it: matrices that share no seed are draws of their own"""
     trials: int = 6
     """seeds of each context, one after the other"""
     middle_trials: int = 12
@@ -70,22 +72,34 @@ _CART, _POLE = "reverie/CartPoleSwingUp-v0", "reverie/PendulumSwingUp-v0"
 PRESETS = {
     "default": Config(),
     "quick": Config(
-        env=_CART, context=("length=log:0.3:3:6",), steps=4_000, trials=2, middle_trials=2
+        env=_CART, context=("length:pole=log:0.3:3:6",), steps=4_000, trials=2, middle_trials=2
     ),
-    "cart-length-log": Config(env=_CART, context=("length=log:0.3:3:20",), steps=18_000),
-    "cart-length-linear": Config(env=_CART, context=("length=lin:0.3:3:20",)),
-    "cart-gear-log": Config(env=_CART, context=("gear=log:0.3:3:20",)),
-    "cart-gear-linear": Config(env=_CART, context=("gear=lin:0.3:3:20",)),
-    "cart-mass-log": Config(env=_CART, context=("mass=log:0.3:3:20",)),
-    "cart-length-gear": Config(env=_CART, context=("length=log:0.3:3:5", "gear=log:0.3:3:5")),
-    "pendulum-length-linear": Config(env=_POLE, context=("length=lin:0.3:3:20",), steps=8_000),
+    "cart-length-log": Config(
+        env=_CART, context=("length:pole=log:0.3:3:20",), steps=18_000, seed_offset=100
+    ),
+    "cart-length-linear": Config(env=_CART, context=("length:pole=lin:0.3:3:20",), seed_offset=200),
+    "cart-gear-log": Config(env=_CART, context=("gear=log:0.3:3:20",), seed_offset=300),
+    "cart-gear-linear": Config(env=_CART, context=("gear=lin:0.3:3:20",), seed_offset=400),
+    "cart-mass-log": Config(env=_CART, context=("mass:cart=log:0.3:3:20",), seed_offset=500),
+    "cart-length-gear": Config(
+        env=_CART,
+        context=("length:pole=log:0.3:3:5", "gear=log:0.3:3:5"),
+        seed_offset=600,
+    ),
+    "pendulum-length-linear": Config(
+        env=_POLE, context=("length=lin:0.3:3:20",), steps=8_000, seed_offset=700
+    ),
     "inverted-gear": Config(
-        env="reverie/InvertedPendulum-v5", context=("gear=log:0.3:3:20",), steps=20_000
+        env="reverie/InvertedPendulum-v5",
+        context=("gear=log:0.3:3:20",),
+        steps=20_000,
+        seed_offset=800,
     ),
     "cheetah-gravity": Config(
         env="reverie/HalfCheetah-v5",
         context=("gravity=log:2.94:29.4:12",),
         steps=60_000,
+        seed_offset=900,
         select_every=10_000,
         high=6_000.0,
         sac=SACConfig(hidden=(64, 64), lr=7e-4),
@@ -95,6 +109,7 @@ PRESETS = {
         context=("density=log:900:9000:20",),
         learner="circuit",
         steps=48_000,
+        seed_offset=1000,
         select_every=16_000,
         short=0.0,
     ),
@@ -104,10 +119,15 @@ STEP = "environment steps of each source"
 
 def jobs_of(c: Config, contexts: Tensor) -> list[Job]:
     """Return all sources: each context with its seeds, then further seeds of the middle one."""
-    seeds = range(c.seed, c.seed + c.trials)
-    jobs = [Job(i, s) for i in range(len(contexts)) for s in seeds]
-    further = range(c.seed + c.trials, c.seed + c.middle_trials)
-    return jobs + [Job(middle(contexts), s) for s in further]
+    seeds = seeds_of(c)
+    jobs = [Job(i, s) for i in range(len(contexts)) for s in seeds[: c.trials]]
+    return jobs + [Job(middle(contexts), s) for s in seeds[c.trials :]]
+
+
+def seeds_of(c: Config) -> range:
+    """Return the seeds of the middle context's sources, of which each context has the first."""
+    first = c.seed + c.seed_offset
+    return range(first, first + max(c.trials, c.middle_trials))
 
 
 def members_of(c: Config, jobs: int) -> int:
@@ -139,7 +159,7 @@ class Drawing:
     def __init__(self, jobs: Sequence[Job], trainer: transfer.Trainer, steps: int) -> None:
         self.jobs, self.trainer, self.steps = list(jobs), trainer, steps
         self.rows: list[Tensor] = []  # [E, N] of the first jobs: single episodes
-        self.shorts: list[Tensor] = []  # [N] of the same, where they were looked at early
+        self.shorts: list[Tensor] = []  # [E, N] of the same, where they were looked at early
 
     def more(self) -> Sequence[Job]:
         """Return the next sources."""
@@ -192,7 +212,7 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
     jobs, short = jobs_of(c, contexts), short_of(c)
     if c.score_episodes < 2:
         raise ValueError("score_episodes=1 has no halves, of which one chooses: give 2 or more")
-    label = f"matrix-{c.env.split('/')[-1]}-{'-'.join(grid.names)}-s{c.seed}"
+    label = f"matrix-{c.env.split('/')[-1]}-{'-'.join(grid.names)}-s{c.seed}".replace(":", "-")
     folder = Path(c.run.out, c.run.name or label)
     members = members_of(c, len(jobs))
     trainer = trainer_of(c, grid, members, c.steps, threads, folder / "sources", short)
@@ -213,7 +233,7 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
             task=c.env,
             features=names,
             budget=c.steps,
-            seeds=tuple(range(c.seed, c.seed + c.trials)),
+            seeds=tuple(seeds_of(c)[: c.trials]),
             low=c.low,
             high=float(high),
             versions=_versions(),
@@ -243,6 +263,9 @@ def write(
     rows = [Row(each, 0) for each in drawn.rows]
     values, further = squared([row.returns for row in rows], contexts, card)
     halves = [squared([row.halves[k] for row in rows], contexts, card) for k in (0, 1)]
+    early = [Row(each, 0) for each in drawn.shorts]
+    parts = [[row.returns for row in early], *([row.halves[k] for row in early] for k in (0, 1))]
+    shorts = [squared(part, contexts, card)[0] for part in parts if part]
     matrix = Matrix(
         values,
         contexts,
@@ -250,7 +273,8 @@ def write(
         further,
         halves=torch.stack([own for own, _ in halves]),
         middle_halves=torch.stack([more for _, more in halves]),
-        short=squared(drawn.shorts, contexts, card)[0] if drawn.shorts else None,
+        short=shorts[0] if shorts else None,
+        short_halves=torch.stack(shorts[1:]) if shorts else None,
     )
     matrix.save(path)
     settings, findings = facts

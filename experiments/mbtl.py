@@ -91,7 +91,7 @@ PRESETS = {
     "paper": Config(selector="paper"),
     "quick": Config(
         env="reverie/CartPoleSwingUp-v0",
-        context=("length=log:0.3:3:10",),
+        context=("length:pole=log:0.3:3:10",),
         steps=24_000,
         source_steps=6_000,
         batch=2,

@@ -16,7 +16,7 @@ class Row(NamedTuple):
 
     each: Tensor  # [E, N] float64: of single episodes
     steps: int  # environment steps
-    short: Tensor | None = None  # [N]: what a snapshot of early in its training earned
+    short: Tensor | None = None  # [E, N]: what a snapshot of early in its training earned
 
     @property
     def returns(self) -> Tensor:

@@ -16,7 +16,13 @@ from ...buffers.dataset import rows_digest
 from ...buffers.shards import sync_file, write_tensors
 from ...buffers.untrusted import READING, require_room, small_text, tensors_in, told
 
-MORE = {"middle": 2, "halves": 4, "middle_halves": 3, "short": 3}  # what there may be, dimensions
+MORE = {
+    "middle": 2,
+    "halves": 4,
+    "middle_halves": 3,
+    "short": 3,
+    "short_halves": 4,
+}  # what there may be, dimensions
 SHAPE = f"values [N, N, S], contexts [N, d] and maybe {', '.join(MORE)}, float64"
 
 
@@ -53,7 +59,8 @@ class Matrix:
     `middle` [M, N]: returns of policies of the middle context, of as many seeds as there are of it:
     the S in `values` first. What best-of-k seeds is drawn from. `halves` [2, N, N, S] and
     `middle_halves` [2, M, N]: means over every other episode of the same, so that what chooses a
-    policy need not score it. `short` [N, N, S]: of the same trainings, `card.short` steps in.
+    policy need not score it. `short` [N, N, S]: of the same trainings, `card.short` steps in;
+    `short_halves` [2, N, N, S].
 
     Raises ValueError for another shape, for returns not finite and for a card of other widths.
     """
@@ -65,6 +72,7 @@ class Matrix:
     halves: Tensor | None = None
     middle_halves: Tensor | None = None
     short: Tensor | None = None
+    short_halves: Tensor | None = None
 
     def __post_init__(self) -> None:
         shape, n, c = tuple(self.values.shape), len(self.contexts), self.card
@@ -75,7 +83,7 @@ class Matrix:
                 f"values {shape} and contexts {tuple(self.contexts.shape)}"
             )
         m = 0 if self.middle is None else len(self.middle)
-        shapes = (m, n), (2, *want), (2, m, n), want
+        shapes = (m, n), (2, *want), (2, m, n), want, (2, *want)
         for (name, _), shaped in zip(MORE.items(), shapes, strict=True):
             part = getattr(self, name)
             if part is not None and tuple(part.shape) != shaped:

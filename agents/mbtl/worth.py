@@ -19,6 +19,7 @@ from .matrix import Matrix
 BEST = "best-of-k seeds"
 KNOWN = ("random", "oracle")  # need no picks
 GUESSES = "guesses-"  # and how many of the guesses are trained to the end
+EARLY = " and early"  # a selector's sources with what they were after their short trainings
 Metric = Callable[[Tensor], Tensor]  # of rows [P, ..., K, N], of P parts of the episodes: [...]
 
 
@@ -48,6 +49,7 @@ METRICS: Mapping[str, tuple[Metric, str, str]] = {  # and which rows of a matrix
     "worst_decile": (worst_decile, "values", "middle"),
     "held_out": (held_out, "halves", "middle_halves"),
 }
+SHORT = {"values": "short", "halves": "short_halves"}  # the same of short trainings
 
 
 def sample(
@@ -57,8 +59,8 @@ def sample(
 
     `picks`: of the selectors, each seed's. "oracle" has one order for all seeds, greedy by
     `performance`; "random" is a mean over subsets; "guesses-W" tries contexts by short trainings
-    and trains W of them to the end, all for the budget of k. Raises ValueError for what is not
-    there.
+    and trains W of them to the end, all for the budget of k; "improved and early" has each source
+    twice, as guesses do. Raises ValueError for what is not there.
     """
     value, part, middle = METRICS[metric]
     if name == BEST:
@@ -72,24 +74,27 @@ def sample(
     if name == "oracle":
         units = list(matrix.units_of("values").unbind(2))
         orders: Sequence[Sequence[int]] = [scores.myopic_oracle(units, k)[0]] * len(units)
-    elif name in picks:
-        orders = picks[name]
+    elif (selector := name.removesuffix(EARLY)) in picks:
+        orders = picks[selector]
     else:
         raise ValueError(f"no picks of {name!r}, only of {', '.join([BEST, *KNOWN, *picks])}")
-    pairs = zip(rows, orders, strict=True)
-    return torch.stack([value(own[:, list(order)]) for own, order in pairs])
+    libraries = [own[:, list(order)] for own, order in zip(rows, orders, strict=True)]
+    if name.endswith(EARLY):
+        early = _parts(matrix, SHORT[part], 3).movedim(-1, 0)
+        pairs = zip(libraries, early, orders, strict=True)
+        libraries = [torch.cat([own, x[:, list(order)]], 1) for own, x, order in pairs]
+    return torch.stack([value(own) for own in libraries])
 
 
 def _guesses(matrix: Matrix, whole: int, k: int, metric: str) -> Tensor:
-    """Return the values [S] of first guesses that cost as much as k whole trainings."""
-    share = share_of(matrix)
-    if metric == "held_out":
-        raise ValueError("short rows have no halves: held_out is of whole trainings")
-    units, shorts = matrix.units_of("values").unbind(2), matrix.units_of("short").unbind(2)
-    tried, out = shared_out(k, whole, share), []
-    for values, short in zip(units, shorts, strict=True):
-        rows = guessed(matrix.contexts, short, tried, whole).rows(values, short)
-        out.append(METRICS[metric][0](rows[None]))
+    """Return the values [S] of first guesses that cost as much training as k whole ones."""
+    value, part, _ = METRICS[metric]
+    tried, out = shared_out(k, whole, share_of(matrix)), []
+    units, shorts = _parts(matrix, part, 3), _parts(matrix, SHORT[part], 3)  # [P, N, N, S]
+    for s, by in enumerate(matrix.units_of("short").unbind(2)):
+        g = guessed(matrix.contexts, by, tried, whole)
+        own = zip(units[..., s], shorts[..., s], strict=True)
+        out.append(value(torch.stack([g.rows(values, short) for values, short in own])))
     return torch.stack(out)
 
 

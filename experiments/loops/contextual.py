@@ -1,5 +1,6 @@
 """Worlds of a grid of contexts: their starts, what they show of it, and those of a row."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from ...envs import BatchEnv, Contexts, make
@@ -14,11 +15,16 @@ def wide_starts(c: Any) -> dict[str, Any]:
     return {"wide": True} if c.wide and task is not None and "wide" in task.params else {}
 
 
+def spaced(context: Sequence[str]) -> set[str]:
+    """Return the features whose values stand at equal ratios (`log:`)."""
+    return {text.partition("=")[0] for text in context if "=log:" in text}
+
+
 def shown(c: Any, grid: Contexts, env: BatchEnv) -> BatchEnv:
     """Return worlds that show their context as configured, over the range of the whole grid."""
     if c.context_in_obs == "hidden":
         return env
-    return noted(ContextShown(env, grid, c.context_in_obs))
+    return noted(ContextShown(env, grid, c.context_in_obs, spaced(c.context)))
 
 
 def row_worlds(c: Any, grid: Contexts, threads: int) -> BatchEnv:

@@ -13,6 +13,7 @@ from ...agents.sb3 import PPOConfig
 from ...agents.search import SearchConfig
 from ...envs import Contexts
 from ...envs.contexts import parse_contexts
+from .contextual import spaced
 from .scripted import Scripted
 from .transfer import LEARNERS, Population, Trainer
 
@@ -77,12 +78,12 @@ def coordinates(context: Sequence[str], grid: Contexts) -> tuple[tuple[str, ...]
 
     A feature whose values stand at equal ratios (`log:`) counts by its logarithm.
     """
-    spaced = {text.partition("=")[0] for text in context if "=log:" in text}
+    logs = spaced(context)
     values = torch.from_numpy(grid.table.copy())
     for j, name in enumerate(grid.names):
-        if name in spaced:
+        if name in logs:
             values[:, j] = values[:, j].log()
-    return tuple(f"log {n}" if n in spaced else n for n in grid.names), values
+    return tuple(f"log {n}" if n in logs else n for n in grid.names), values
 
 
 def apart(c: Any) -> bool:

@@ -126,7 +126,7 @@ class Scripted:
             row = self._score(chosen, stop)
             if early is not None:
                 short = self._score(early, stop)
-                row, cost = row._replace(short=short.returns), cost + short.steps
+                row, cost = row._replace(short=short.each), cost + short.steps
             self.done.append((row, chosen))
             self.judged += cost + row.steps
 

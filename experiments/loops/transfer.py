@@ -21,7 +21,9 @@ from ..runs.directory import Stores
 from ..runs.run import Run
 from .contextual import row_worlds, shown, wide_starts
 
-CHOOSE_SEED = EVAL_SEED + 1  # start states on which snapshots are chosen; rows are of EVAL_SEED
+# Start states on which snapshots are chosen. World i of seed s starts as world 0 of s + i: rows are
+# of EVAL_SEED and their many worlds, from which these are far.
+CHOOSE_SEED = EVAL_SEED + 1_000_000
 LEARNERS: Mapping[str, Any] = {"sac": (SAC, gaussian_policy), "td3": (TD3, deterministic_policy)}
 
 
@@ -200,7 +202,7 @@ class Population:
             return []
         rows = list(self.rows)
         for k, early in enumerate(self.shorts):
-            rows[k] = rows[k]._replace(short=early.returns)
+            rows[k] = rows[k]._replace(short=early.each)
         return [(row, member(self.kept, k)) for k, row in enumerate(rows)]
 
     def row(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from mujoco.batch import Batch
 from reverie.envs import BatchEnv, Contexts, Task, make
 from reverie.envs.contexts import FEATURES, default, parse_contexts
 from reverie.envs.native.env import TaskEnv
+from reverie.envs.shown import ContextShown
 from reverie.envs.tasks import TASKS
 
 # What a task has nothing of is refused; what cannot show in its plane is not claimed.
@@ -229,6 +230,10 @@ def test_a_context_may_be_shown_raw_or_normalised():
         ahead = env.step(torch.ones(3, 3)).obs
         env.load_state_dict(saved)
         assert torch.equal(env.step(torch.ones(3, 3)).obs, ahead)
+    even = Contexts.grid({"gravity": [0.5, 1.0, 2.0], "mass": [1.0, 2.0, 3.0]})
+    pairs = Contexts(even.names, even.table[[0, 4, 8]])  # at equal ratios, at equal distances
+    shown = ContextShown(make("Hopper-v5", 3, context=pairs), pairs, "normalised", {"gravity"})
+    assert torch.equal(shown.reset()[:, 11:], torch.tensor([[-1.0, -1], [0, 0], [1, 1]]))
     with pytest.raises(ValueError, match="have no context"):
         make("Hopper-v5", 1, context_in_obs="raw")
     with pytest.raises(ValueError, match="did you mean 'normalised'"):

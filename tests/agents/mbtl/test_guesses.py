@@ -53,11 +53,38 @@ def test_what_first_guesses_are_worth():
     got = sample(m, "guesses-1", 2, {}, "performance")
     assert got.tolist() == [pytest.approx(0.38)]
     assert sample(m, "guesses-1", 2, {}, "worst_decile").tolist() == [pytest.approx(0.1)]
-    halved = dataclasses.replace(m, halves=torch.stack([m.values] * 2))
-    with pytest.raises(ValueError, match="short rows have no halves"):
-        sample(halved, "guesses-1", 2, {}, "held_out")
+    with pytest.raises(ValueError, match="keeps no halves"):
+        sample(m, "guesses-1", 2, {}, "held_out")
     with pytest.raises(ValueError, match="keeps no rows of short trainings"):
         share_of(dataclasses.replace(m, short=None))
+
+
+def test_first_guesses_where_one_half_of_the_episodes_serves_and_the_other_scores():
+    """The whole 3 earns 1 and .8 on the last context, its guess .4: both halves serve it there.
+
+    Scored are .2, .2, .1, .4 and .8, and with 1 the other way round: .34 and .38.
+    """
+    m = matrix()
+    other = m.values.clone()
+    other[3, 4] = 0.8
+    halves, shorts = torch.stack([m.values, other]), torch.stack([m.short] * 2)
+    m = dataclasses.replace(m, halves=halves, short_halves=shorts)
+    assert sample(m, "guesses-1", 2, {}, "held_out").tolist() == [pytest.approx(0.36)]
+    shorts[1, 3, 4] = 0.9  # one half serves by the guess now, which earns .4 in the other
+    m = dataclasses.replace(m, short_halves=shorts)
+    assert sample(m, "guesses-1", 2, {}, "held_out").tolist() == [pytest.approx((0.34 + 0.26) / 2)]
+
+
+def test_a_source_may_serve_as_it_was_early_too():
+    """3 whole has [0, 0, 0, 0, 1], and had [0, 0, 0, .4, .4]: (.4 + 1) / 5; by halves the same."""
+    m, picks = matrix(), {"improved": [[3]]}
+    assert sample(m, "improved", 1, picks, "performance").tolist() == [pytest.approx(0.2)]
+    got = sample(m, "improved and early", 1, picks, "performance")
+    assert got.tolist() == [pytest.approx(0.28)]
+    halves = [torch.stack([x] * 2) for x in (m.values, m.short)]
+    m = dataclasses.replace(m, halves=halves[0], short_halves=halves[1])
+    got = sample(m, "improved and early", 1, picks, "held_out")
+    assert got.tolist() == [pytest.approx(0.28)]
 
 
 def test_short_rows_come_back(tmp_path):
