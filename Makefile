@@ -40,7 +40,7 @@ bench: $(STAMP)
 gpu: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS),gpu]'
 	REVERIE_DEVICE=cuda $(BIN)/python -m pytest tests/warp
-	$(BIN)/reverie bench gpu
+	s=0; for n in 1 2 3 4; do $(BIN)/reverie bench gpu --stage $$n || s=1; done; exit $$s
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -121,7 +121,8 @@ def run(entries: Mapping[str, Sequence[Entry]], costs: Mapping[str, float]) -> N
     n, at_once = sum(map(len, entries.values())), min(MOST, affinity_threads())
     print(f"{len(entries)} methods, {n} small runs, {n - len(jobs)} finished; {at_once} at a time")
     engine, todo = LocalEngine(at_once, 1), [job for _, _, job in jobs]
-    run_jobs(todo, engine, bar=Flight(todo, engine.begun, cost, done))
+    if todo:
+        run_jobs(todo, engine, bar=Flight(todo, engine.begun, cost, done))
 
 
 def keep(entries: Mapping[str, Sequence[Entry]], results: Path, stop: Callable[[], bool]) -> None:

@@ -1,5 +1,7 @@
 """The command `reverie bench`."""
 
+import csv
+import io
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -112,9 +114,11 @@ def main(argv: Sequence[str]) -> int:
         data = {**report.to_dict(), "options": settings, "stamp": hardware()}
         write_text(options.json, json.dumps(data, indent=2) + "\n")
         names = ("case", "who", "unit", "rate", "ratio")
-        lines = [names, *(tuple(str(row[n]) for n in names) for row in data["rows"])]
-        text = "".join(",".join(line) + "\n" for line in lines)
-        write_text(options.json.with_name(options.json.name.removesuffix(".json") + ".csv"), text)
+        text = io.StringIO(newline="")
+        lines = [names, *([row[n] for n in names] for row in data["rows"])]
+        csv.writer(text, lineterminator="\n").writerows(lines)
+        table = options.json.with_name(options.json.name.removesuffix(".json") + ".csv")
+        write_text(table, text.getvalue())
     return 0
 
 

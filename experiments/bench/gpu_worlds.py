@@ -40,6 +40,7 @@ def cases(toy: Toy | None, options: BenchOptions) -> list[Case]:
 def _rates(task: str, worlds: int, toy: Toy | None, options: BenchOptions) -> Iterator[Measure]:
     device, seconds = ("cpu", toy.seconds) if toy else (options.device, options.seconds)
     case, unit = f"{task} x {worlds}", "env steps/s"
+    _release(device)
     free, start = _free(device), time.perf_counter()
     env: Any = make(f"reverie/{task}", worlds, backend="warp", device=device, warp=sizes(toy))
     yield Measure(case, "made", time.perf_counter() - start, "s")
@@ -59,8 +60,6 @@ def _rates(task: str, worlds: int, toy: Toy | None, options: BenchOptions) -> It
     native = make(f"reverie/{task}", worlds, threads=options.threads)
     cpu = rate(Ours(native, "cpu", burst or 2), "cpu", seconds)
     yield Measure(case, f"native engine, {options.threads} threads", cpu, unit)
-    del env, native, work, graphs
-    _release(device)
 
 
 def _free(device: str) -> int:
@@ -71,7 +70,7 @@ def _free(device: str) -> int:
 
 
 def _release(device: str) -> None:
-    """Free what a case held, so that the next one's memory is its own."""
+    """Free what the case before held, so that the memory of this one is its own."""
     gc.collect()
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)

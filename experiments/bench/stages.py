@@ -39,7 +39,7 @@ STAGES = {
 
 
 def run(options: BenchOptions) -> list[Measure]:
-    """Take a stage, or all of them at toy size on the CPU (`dry_run`); return what was measured."""
+    """Take a stage or all of them, at toy size on the CPU if `dry_run`; return the measurements."""
     toy = Toy() if options.dry_run else None
     device = "cpu" if toy else options.device
     check_device(device)

@@ -39,12 +39,17 @@ class Line:
         """Steps per second since the start."""
         return (self.counter.step - self._start) / max(time.monotonic() - self._first, 1e-9)
 
-    def __str__(self) -> str:
-        """Return the line of a log."""
+    @property
+    def pace(self) -> str:
+        """How fast, and by that how long it takes still; nothing before a step is done."""
         c, rate = self.counter, self.rate
         left = f", {(c.steps - c.step) / rate:,.0f} s left" if rate > 0 else ""
-        done = f"{c.step:,}/{c.steps:,} {self.unit}, {rate:,.{1 if rate < 10 else 0}f}/s{left}"
-        return f"{self.label} {done}, {c.text}"
+        return f"{rate:,.{1 if rate < 10 else 0}f}/s{left}"
+
+    def __str__(self) -> str:
+        """Return the line of a log."""
+        c = self.counter
+        return f"{self.label} {c.step:,}/{c.steps:,} {self.unit}, {self.pace}, {c.text}"
 
 
 class Watch:
@@ -70,7 +75,7 @@ class Watch:
         line = Line(counter, label, self._unit)
         if self._bar is not None:
             line.task = self._bar.add_task(
-                label, total=counter.steps, completed=counter.step, text="", rate=0.0
+                label, total=counter.steps, completed=counter.step, text="", pace=""
             )
         self._lines.append(line)
 
@@ -91,7 +96,7 @@ class Watch:
                 print(line, file=sys.stderr, flush=True)
         else:
             c = line.counter
-            self._bar.update(line.task, completed=c.step, text=c.text, rate=line.rate)
+            self._bar.update(line.task, completed=c.step, text=c.text, pace=line.pace)
 
     def close(self) -> None:
         """Show the end, and leave the terminal in order."""
@@ -106,14 +111,13 @@ class Watch:
 
 def _bar(unit: str) -> Any:
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
     bar = Progress(
         TextColumn("[bold]{task.description}"),
         BarColumn(bar_width=16),
-        TextColumn("{task.completed:,}/{task.total:,}"),
-        TextColumn("{task.fields[rate]:,.0f} " + unit + "/s"),
-        TimeRemainingColumn(),
+        TextColumn("{task.completed:,}/{task.total:,} " + unit),
+        TextColumn("{task.fields[pace]}"),
         TextColumn("{task.fields[text]}"),
         console=Console(stderr=True),
         refresh_per_second=4,

@@ -5,17 +5,20 @@ aggregates with a stamp. Cells that the table already has are kept: a stopped ru
 """
 
 import csv
+import functools
 import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from operator import itemgetter
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ...agents.mbtl.study import TRIALS, aggregate, cell, units
-from ...agents.mbtl.synthetic import Grid, grids, grids_5d
+from ...agents.mbtl.synthetic import grids, grids_5d
 from ...buffers.aside import write_text
 from ..runs.config import parse
 from ..runs.stamp import hardware
@@ -41,6 +44,13 @@ class Options:
     out: Path = Path("experiments/results/mbtl-cells")
     """folder for cells.csv and cells.json"""
 
+    def __post_init__(self) -> None:
+        if missing := {"random", "oracle"} - set(self.selectors):
+            raise ValueError(f"selectors lack {', '.join(missing)}, between which the others lie")
+        tables = {f"{line['family']}-{line['noise']}" for line in published()}
+        if unknown := set(self.families) - tables:
+            raise ValueError(f"no published table {', '.join(unknown)}, only {sorted(tables)}")
+
 
 def published() -> list[Line]:
     """Return the lines of the published tables: a family's row with a score of each selector."""
@@ -48,28 +58,24 @@ def published() -> list[Line]:
         return list(csv.DictReader(file))
 
 
-def grid_of(line: Line) -> Grid:
-    """Return the family of a published line."""
-    table = grids_5d() if line["family"] == "5d" else grids(float(line["noise"]))
-    return table[line["row"].replace("-", ",")]
+def asked(o: Options) -> list[Line]:
+    """Return what is to be measured: a line without a score for each row and selector."""
+    lines: list[Line] = []
+    for line in published():
+        if f"{line['family']}-{line['noise']}" in o.families:
+            at = [line[k] for k in NAMES[:3]]
+            trials = str(o.trials if float(line["noise"]) else 1)
+            rows = [[*at, name, trials, "", line.get(name, "")] for name in o.selectors]
+            lines += [dict(zip(NAMES, row, strict=True)) for row in rows]
+    return lines
 
 
-def measured(line: Line, o: Options, done: Sequence[Line]) -> list[Line]:
-    """Return a line for each selector on the family of a published one, or the one in `done`."""
-    grid, out = grid_of(line), []
-    trials = o.trials if grid.noise else 1
-    matrices = None
-    for name in o.selectors:
-        key = {k: line[k] for k in NAMES[:3]} | {"selector": name, "trials": str(trials)}
-        kept = [d for d in done if key.items() <= d.items()]
-        if not kept:
-            if matrices is None:
-                matrices = units(grid, range(trials), of=5 if line["family"] == "5d" else TRIALS)
-            score = f"{cell(name, grid.contexts, matrices):.4f}"
-            kept = [{**key, "score": score, "published": line.get(name, "")}]
-            print(*kept[0].values(), flush=True)
-        out += kept
-    return out
+@functools.lru_cache(maxsize=1)  # the selectors of a row share its matrices
+def matrices(family: str, noise: str, row: str, trials: int) -> tuple[Tensor, list[Tensor]]:
+    """Return the contexts and the matrices of a family."""
+    table = grids_5d() if family == "5d" else grids(float(noise))
+    grid = table[row.replace("-", ",")]
+    return grid.contexts, units(grid, range(trials), of=5 if family == "5d" else TRIALS)
 
 
 def places(lines: Sequence[Line], column: str) -> dict[str, float]:
@@ -82,34 +88,53 @@ def places(lines: Sequence[Line], column: str) -> dict[str, float]:
     out = {}
     for family, rows in tables.items():
         for name in sorted({n for r in rows.values() for n in r} - {"random", "oracle"}):
-            cells = [(r[name], r["random"], r["oracle"]) for r in rows.values() if name in r]
-            out[f"{family} {name}"] = round(aggregate(cells), 4)
+            names = (name, "random", "oracle")
+            whole = [r for r in rows.values() if r.keys() >= set(names)]
+            if whole:
+                out[f"{family} {name}"] = round(aggregate([*map(itemgetter(*names), whole)]), 4)
     return out
 
 
 def main(args: Sequence[str]) -> int:
-    """Measure every cell; write the table after each row."""
+    """Measure every cell; write the table after each."""
     o = parse(Options, args, "cells")
     torch.set_num_threads(o.threads)
-    table, done, lines = o.out / "cells.csv", [], []
-    if table.exists():
-        with table.open(newline="") as file:
-            done = list(csv.DictReader(file))
-    for line in published():
-        if f"{line['family']}-{line['noise']}" not in o.families:
-            continue
-        lines += measured(line, o, done)
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, NAMES, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([*lines, *(d for d in done if d not in lines)])
-        write_text(table, text.getvalue())
-    ours, theirs = places(lines, "score"), places(lines, "published")
+    table = o.out / "cells.csv"
+    cells = {itemgetter(*NAMES[:5])(line): line for line in read(table)}
+    for line in asked(o):
+        key = family, noise, row, selector, trials = itemgetter(*NAMES[:5])(line)
+        score = cells[key]["score"] if key in cells else ""
+        if not score:
+            score = f"{cell(selector, *matrices(family, noise, row, int(trials))):.4f}"
+            print(*key, score, line["published"], flush=True)
+        cells[key] = {**line, "score": score}
+        write(table, [*cells.values()])
+    own = [line for line in cells.values() if int(line["trials"]) in (o.trials, 1)]
+    told = {"places": places(own, "score"), "published": places(own, "published")}
     settings = json.loads(json.dumps(asdict(o), default=str))
-    data = {"places": ours, "published": theirs, "options": settings, "stamp": hardware()}
-    write_text(o.out / "cells.json", json.dumps(data, indent=1) + "\n")
-    print(json.dumps({"places": ours, "published": theirs}, indent=1))
+    write_text(
+        o.out / "cells.json",
+        json.dumps({**told, "options": settings, "stamp": hardware()}, indent=1) + "\n",
+    )
+    print(json.dumps(told, indent=1))
     return 0
+
+
+def read(table: Path) -> list[Line]:
+    """Return the lines of a table of cells; none where there is no such file."""
+    if not table.exists():
+        return []
+    with table.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write(table: Path, lines: Sequence[Line]) -> None:
+    """Write the table, whole."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, NAMES, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    write_text(table, text.getvalue())
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ _EVERY = 2.0  # seconds between looks: thousands of jobs may lie on a slow disk
 class Flight:
     """All jobs as one count, for a bar: those that ended, those in flight so far.
 
-    They count by their steps, or by what each run directory costs, in any unit (`cost`), with
-    `done` of that before they began.
+    They count by their steps, or by the CPU-seconds that each run directory costs, with `done` of
+    them before they began.
     """
 
     def __init__(
@@ -25,6 +25,7 @@ class Flight:
         done: float = 0.0,
     ) -> None:
         self.jobs, self.begun, self.cost = jobs, begun, cost
+        self.unit = "steps" if cost is None else "CPU-s"
         self.ended = 0  # jobs
         self._done, self._seen, self._looked = done, 0.0, -_EVERY
         self.steps = round(done + sum(map(self._of, jobs)))
@@ -45,10 +46,11 @@ class Flight:
         if time.monotonic() - self._looked >= _EVERY:
             apart = [(job.path, job) for job in self.begun() if job.path is not None]
             self._seen = sum(
-                self._of(job) * min(1.0, last_step(path) / job.config.steps) for path, job in apart
+                min(self._of(job) * last_step(path) / job.config.steps, self._of(job))
+                for path, job in apart
             )
             self._looked = time.monotonic()
-        return int(min(self._done + self._seen, self.steps))
+        return min(round(self._done + self._seen), self.steps)
 
     @property
     def text(self) -> str:

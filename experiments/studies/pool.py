@@ -151,8 +151,8 @@ def run_jobs(
 ) -> list[tuple[Job, int]]:
     """Run jobs to their end, in order; return them with their exit status as they ended.
 
-    `told(job, status, left)` is called after each; `bar`: of all together, on a terminal, or of a
-    count of CPU-seconds, which elsewhere is a line now and then. Raises Interrupted, with what had
+    `told(job, status, left)` is called after each; `bar`: of all together, on a terminal, or a
+    count of one's own, which elsewhere is a line now and then. Raises Interrupted, with what had
     ended, after every child has saved and stopped, when this process was asked to stop.
     """
     for job in jobs:
@@ -161,7 +161,7 @@ def run_jobs(
     flight = bar if isinstance(bar, Flight) else Flight(jobs, engine.begun)
     apart = all(job.path is not None for job in jobs)  # else they show it themselves
     seen = flight is bar or (bool(bar) and apart and sys.stderr.isatty())
-    watch = Watch(flight, f"{len(jobs)} runs", seen, "CPU-s" if flight is bar else "steps")
+    watch = Watch(flight, f"{len(jobs)} runs", seen, flight.unit)
     try:
         while len(done) < len(jobs):
             for job, status in engine.poll():

@@ -162,7 +162,9 @@ def test_a_tiny_demo_is_stopped_goes_on_and_shows_what_it_measured(tmp_path, her
     here.ran.clear()
     here.stop_after = 0
     assert demo.main([], ours) == 0 and here.ran == ["cpg/Swim-v0-s0"]
-    out, results = capsys.readouterr().out, tmp_path / "demo" / "results"
+    out, err = capsys.readouterr()
+    results = tmp_path / "demo" / "results"
+    assert "1 runs 2/2 CPU-s" in err  # one of the two was done before
     assert "2 small runs, 1 finished" in out and str(tmp_path / "demo" / "report.html") in out
     (row,) = json.loads((results / "shows.json").read_text())["rows"]
     last = {
