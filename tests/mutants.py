@@ -944,6 +944,8 @@ MUTANTS = [Mutant(*row) for row in (
     ("experiments/studies/stores.py", "if whole and not is_lock(name) and", "if whole and", "experiments/test_engines.py::test_a_store_holds_what_a_run_directory_holds"),
     ("experiments/studies/cluster.py", "out=str(path.parent), name=path.name)", "name=path.name)", "experiments/test_engines.py::test_the_place_of_a_run_on_a_node"),
     ("experiments/studies/cluster.py", "os.chdir(self.cwd)", "pass", "experiments/test_engines.py::test_the_place_of_a_run_on_a_node"),
+    ("experiments/studies/compare.py", "(not e.arm.first, e.seed)", "e.seed", "experiments/test_known_studies.py::test_a_study_runs_seed_by_seed_what_is_not_finished"),
+    ("experiments/studies/suite.py", "for key in (\"preset\", \"first\")", "for key in (\"preset\",)", "experiments/test_known_studies.py::test_an_arms_settings_go_over_the_tasks_and_those_over_the_presets"),
     ("experiments/studies/flight.py", "self._done += self._of(job)", "self._done += 1", "experiments/test_engines.py::test_how_far_many_jobs_are"),
     ("experiments/studies/flight.py", "done + sum(map(self._of, jobs))", "sum(map(self._of, jobs))", "experiments/test_demo.py::test_a_demo_counts_what_ended_and_what_runs"),
     ("experiments/studies/flight.py", "self._of(job) * min(1.0,", "min(1.0,", "experiments/test_demo.py::test_a_demo_counts_what_ended_and_what_runs"),

@@ -20,7 +20,7 @@ from .suite import OTHER, Entry, read_suite
 
 
 def run_all(entries: Sequence[Entry], engine: Engine, as_one: bool = False) -> None:
-    """Bring every run that is not finished to its end, seed by seed.
+    """Bring every run that is not finished to its end, seed by seed, those of `first` arms before.
 
     A study that is cut short has then all arms of the seeds that it has. `as_one`: the seeds of an
     arm and a task are a population, where the method has some.
@@ -33,7 +33,7 @@ def run_all(entries: Sequence[Entry], engine: Engine, as_one: bool = False) -> N
             what = "; ".join(entry.departures())
             print(f"{OTHER} {entry.path}: {what}. Not counted and not gone on with: move it away")
     waiting = [e for e in entries if states[e.path] not in ("finished", OTHER)]
-    waiting.sort(key=lambda e: e.seed)
+    waiting.sort(key=lambda e: (not e.arm.first, e.seed))
     work = jobs_of(waiting, states, as_one)
     for one in work:
         note_asked(one)

@@ -19,7 +19,7 @@ from .settings import checked, differences, flat, put
 Table = Mapping[str, Any]
 SUITE = {"name": str, "seeds": str, "arms": tuple[Table, ...], "tasks": tuple[Table, ...]}
 SUITE_MAY = {"thresholds": tuple[float, ...], "metrics": tuple[str, ...]}
-ARM, ARM_MAY = {"name": str, "method": str}, {"preset": str, "set": Table}
+ARM, ARM_MAY = {"name": str, "method": str}, {"preset": str, "set": Table, "first": bool}
 TASK, TASK_MAY = {"env": str, "steps": int}, {"name": str, "set": Table}
 OTHER = "other settings"  # the status of a run that was not made as its suite now says
 DAMAGED = "damaged stamp"  # the status of a run whose stamp cannot be read
@@ -34,6 +34,7 @@ class Arm:
     method: str
     settings: Mapping[str, Any]
     preset: str = "default"
+    first: bool = False  # its runs come before all others, which read what they leave
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,8 @@ def parse_suite(text: str, where: str) -> Suite:
     for i, row in enumerate(data["arms"]):
         _table(row, ARM, ARM_MAY, f"{where}arms[{i}]: ")
         label = _plain(row["name"], f"{where}arms[{i}]: ")
-        arms.append(Arm(label, row["method"], row.get("set", {}), row.get("preset", "default")))
+        more = {key: row[key] for key in ("preset", "first") if key in row}
+        arms.append(Arm(label, row["method"], row.get("set", {}), **more))
     for i, row in enumerate(data["tasks"]):
         here = f"{where}tasks[{i}]: "
         _table(row, TASK, TASK_MAY, here)

@@ -106,11 +106,12 @@ def test_an_arms_settings_go_over_the_tasks_and_those_over_the_presets(tmp_path)
     path = tmp_path / "s.toml"
     path.write_text(
         'name = "s"\nseeds = "5:7"\n[[arms]]\nname = "x"\nmethod = "sac"\npreset = "redq"\n'
-        'set = { utd = 3.0, "agent.tau" = 0.5 }\n[[tasks]]\nenv = "reverie/Swim-v0"\nsteps = 40\n'
+        'first = true\nset = { utd = 3.0, "agent.tau" = 0.5 }\n'
+        '[[tasks]]\nenv = "reverie/Swim-v0"\nsteps = 40\n'
         'set = { utd = 2.0, batch_size = 7, "agent.tau" = 0.1, "agent.gamma" = 0.9 }\n'
     )
     _, entries = read_suite(path, tmp_path / "runs")
-    assert [e.seed for e in entries] == [5, 6]
+    assert [(e.seed, e.arm.first) for e in entries] == [(5, True), (6, True)]
     c = entries[1].config
     assert (c.env, c.steps, c.seed) == ("reverie/Swim-v0", 40, 6)
     assert (c.utd, c.batch_size, c.agent.tau, c.agent.gamma) == (3, 7, 0.5, 0.9)
@@ -134,6 +135,12 @@ def test_a_study_runs_seed_by_seed_what_is_not_finished(tmp_path, monkeypatch):
     compare.run_all([done, *entries], None)
     assert [(job.path.parent.name, job.path.name) for job in jobs] == [
         ("a", "1"), ("b", "1"), ("a", "2"), ("b", "2"),
+    ]  # fmt: skip
+    jobs.clear()  # the others read what runs of b leave
+    first = [dataclasses.replace(e, arm=Arm("b", "sac", {}, first=True)) for e in entries[2:]]
+    compare.run_all([*entries[:2], *first], None)
+    assert [(job.path.parent.name, job.path.name) for job in jobs] == [
+        ("b", "1"), ("b", "2"), ("a", "1"), ("a", "2"),
     ]  # fmt: skip
 
 
