@@ -694,6 +694,7 @@ MUTANTS = [Mutant(*row) for row in (
     ("experiments/studies/results.py", "[float(run.columns[c][-1]) for c in columns]", "[float(run.columns[c][0]) for c in columns]", "experiments/test_known_studies.py::test_a_csv_is_a_runs_evaluations_and_its_stamp_its_settings"),
     ("experiments/studies/results.py", "if run.finished and len", "if len", "experiments/test_known_studies.py::test_a_csv_is_a_runs_evaluations_and_its_stamp_its_settings"),
     ("experiments/studies/results.py", "[k for k in frame if k not in (\"step\", \"return\")]", "[k for k in sorted(frame, reverse=True) if k not in (\"step\", \"return\")]", "experiments/test_known_studies.py::test_a_csv_is_a_runs_evaluations_and_its_stamp_its_settings"),
+    ("experiments/studies/results.py", "key=lambda step: (counts[step], step)", "key=lambda step: step", "experiments/test_known_studies.py::test_runs_end_where_most_of_them_do"),
     ("experiments/studies/tables.py", "frame[metric][-1] if metric in frame", "frame[metric].max() if metric in frame", "experiments/test_known_studies.py::test_a_table_holds_the_last_values_their_interval_and_middle"),
     ("experiments/studies/tables.py", "above = returns >= threshold", "above = returns > threshold", "experiments/test_known_studies.py::test_how_soon_a_return_is_reached"),
     ("experiments/studies/suite.py", "            given |= own\n", "            given = own | given\n", "experiments/test_known_studies.py::test_an_arms_settings_go_over_the_tasks_and_those_over_the_presets"),

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,7 +11,7 @@ from rich.table import Table
 
 from ...buffers.aside import write_text
 from ..runs.config import parse
-from ..runs.stamp import hardware
+from ..runs.stamp import measured
 from . import (
     buffer,
     diffusion,
@@ -110,9 +109,8 @@ def main(argv: Sequence[str]) -> int:
     report = BENCHES[options.what](options)
     show(report, options)
     if options.json is not None:
-        settings = {k: str(v) if k == "json" else v for k, v in vars(options).items()}
-        data = {**report.to_dict(), "options": settings, "stamp": hardware()}
-        write_text(options.json, json.dumps(data, indent=2) + "\n")
+        data = report.to_dict()
+        write_text(options.json, measured(data, options))
         names = ("case", "who", "unit", "rate", "ratio")
         text = io.StringIO(newline="")
         lines = [names, *([row[n] for n in names] for row in data["rows"])]

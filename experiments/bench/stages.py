@@ -92,6 +92,6 @@ def write(
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([Measure._fields, *rows])
     write_text(path, text.getvalue())
-    settings = {k: str(v) if k == "json" else v for k, v in vars(options).items()}
+    settings = json.loads(json.dumps(vars(options), default=str))
     about = {"stage": n, "left": left, "options": settings, "stamp": stamp}
     write_text(path.with_suffix(".json"), json.dumps(about, indent=2) + "\n")

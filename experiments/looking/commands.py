@@ -317,6 +317,3 @@ def check(args: Sequence[str]) -> int:
             faults += row.verdict == FAULT
         Console(width=110).print(table)
     return 1 if faults else 0
-
-
-RUN = {"eval": score, "plot": plot, "watch": watch, "list": show, "check-env": check}

@@ -33,8 +33,13 @@ class Chosen:
     def __init__(self, env: Any, chooser: Chooser) -> None:
         self.env, self.chooser, self.k = env, chooser, len(env.contexts)
         self.num_envs, rest = divmod(env.num_envs, self.k)
-        if rest or not hasattr(env, "active"):
-            raise ValueError(f"{env.num_envs} worlds of {self.k} contexts, of an engine that waits")
+        if rest:
+            raise ValueError(f"{env.num_envs} worlds: expected a multiple of {self.k} contexts")
+        if not hasattr(env, "active"):
+            raise ValueError(
+                "a context is chosen for each episode by the native engine alone, which can leave "
+                "worlds out: take device and backend out of env_options"
+            )
         self.obs_dim, self.act_dim, self.device = env.obs_dim, env.act_dim, env.device
         self.max_episode_steps, self.discrete = env.max_episode_steps, env.discrete
         self.restores, self.notes, self.contexts = env.restores, env.notes, env.contexts

@@ -26,7 +26,6 @@ def build(
     *,
     env: BatchEnv | None = None,
     judge: BatchEnv | None = None,
-    source: Source | None = None,
 ) -> "Session":
     """Return everything that a run changes, from a configuration or from finished parts."""
     c = config
@@ -35,19 +34,17 @@ def build(
     more = {"device": c.run.device, "seed": c.seed, "compile": c.compile, "bfloat16": c.bfloat16}
     agent = agent_class(env.obs_dim, env.act_dim, c.agent, **more)
     buffer.layout.require(agent.columns, agent_class.__name__)
-    datasets = []
-    if source is None:
-        parts = parse_data(getattr(c, "data", ("replay",)))
-        stored = [p for p in parts if not p.dreamt]
-        datasets = [d.to(c.run.device) for d in open_datasets(stored, c.seed, c.env, c.env_options)]
-        dreams = open_branches(parts, c, buffer, agent)
-        for d in (*datasets, *dreams):
-            d.layout.require(agent.columns, agent_class.__name__)
-        source = compose(parts, datasets, buffer, dreams)
-        if (n := getattr(c, "n_step", 1)) > 1:
-            if source is not buffer:
-                raise ValueError(f"n_step={n}: only --data replay has the steps that follow a row")
-            source = NStep(buffer, n, c.agent.gamma)
+    parts = parse_data(getattr(c, "data", ("replay",)))
+    stored = [p for p in parts if not p.dreamt]
+    datasets = [d.to(c.run.device) for d in open_datasets(stored, c.seed, c.env, c.env_options)]
+    dreams = open_branches(parts, c, buffer, agent)
+    for d in (*datasets, *dreams):
+        d.layout.require(agent.columns, agent_class.__name__)
+    source = compose(parts, datasets, buffer, dreams)
+    if (n := getattr(c, "n_step", 1)) > 1:
+        if source is not buffer:
+            raise ValueError(f"n_step={n}: only --data replay has the steps that follow a row")
+        source = NStep(buffer, n, c.agent.gamma)
     session = Session(agent, env, judge, buffer, source, c.seed, datasets)
     session.at_once = most(c.compile) if hasattr(agent, "steps") else 1  # an agent of yours: one
     return session

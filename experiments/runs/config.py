@@ -20,6 +20,7 @@ MANY = 10**12 - 1  # checkpoints are named by twelve digits
 RANGES: Mapping[str, tuple[float, float]] = {
     "steps": (1, MANY),
     "seed": (0, 2**31 - 1),
+    "seed_offset": (0, 2**31 - 1),
     "num_envs": (1, 1_000_000),
     "utd": (0, 10_000),
     "batch_size": (1, 10_000_000),
@@ -105,17 +106,17 @@ class RunOptions:
     name: str | None = None
     """name of the run directory; None is <method>-<env>-s<seed>"""
     threads: int | None = None
-    """CPU threads of torch and of the physics; None is every CPU the process may use"""
+    """CPU threads of torch and of the physics; None is every CPU, of torch four at most"""
     device: str = "cpu"
     """device of the learner and its replay buffer: cpu, cuda, cuda:1"""
     log_every: int = 1000
-    """environment steps between rows of metrics.jsonl; 0 writes one at the end only"""
+    """steps, as the method counts, between rows of metrics.jsonl; 0 writes one at the end only"""
     eval_every: int = 5000
-    """environment steps between evaluations; 0 evaluates at the end only"""
+    """steps between evaluations; 0 evaluates at the end only"""
     eval_episodes: int = 10
     """evaluation episodes, one in each of as many worlds, always from the same start states"""
     checkpoint_every: int = 25_000
-    """environment steps between checkpoints; 0 saves at the end only"""
+    """steps between checkpoints; 0 saves at the end only"""
     keep: int = 2
     """checkpoints kept"""
     tensorboard: bool = True

@@ -85,12 +85,12 @@ class Member:
         self.what = f"Diverged: {what} at step {step}; {where}"
         self.home.status("diverged", step, error=self.what)
 
-    def save_policy(self, step: int, agent: Mapping[str, Any], keep: int = 1) -> None:
+    def save_policy(self, step: int, agent: Mapping[str, Any]) -> None:
         """Write what `load_policy` reads; the group's checkpoint of this step is there already."""
         points = self.path / "checkpoints"
         try:
             checkpoint.save(points, (step, 0), {"agent": dict(agent)})
-            checkpoint.prune(points, self.path / "buffer", keep)
+            checkpoint.prune(points, self.path / "buffer", 1)
         except OSError as error:
             self._refuse("checkpoint", error)
         self.home.stamp["saved"] = step

@@ -6,6 +6,8 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,12 @@ def hardware() -> dict[str, Any]:
         **_gpu(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
+
+
+def measured(data: Mapping[str, Any], options: Any) -> str:
+    """Return what was measured by some options, and on what, as the text of a JSON file."""
+    settings = json.loads(json.dumps(asdict(options), default=str))
+    return json.dumps({**data, "options": settings, "stamp": hardware()}, indent=1) + "\n"
 
 
 def write(path: Path, stamp: dict[str, Any]) -> None:

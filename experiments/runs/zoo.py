@@ -11,7 +11,6 @@ from ...buffers import shards
 from ...buffers.aside import aside, write_text
 from ...envs.errors import unknown
 from . import checkpoint
-from .codec import decode
 from .config import read_config
 from .policy import LoadedPolicy
 from .result import load_run
@@ -34,11 +33,9 @@ def add(run: Path, name: str, step: int, note: str = "") -> Path:
     if not folder.exists():
         steps = [checkpoint.step_of(p) for p in checkpoint.list_checkpoints(run / "checkpoints")]
         raise FileNotFoundError(f"{run} has no checkpoint at {step}; it has {steps}")
-    tree = json.loads((folder / checkpoint.FILES[1]).read_text())
-    state = decode(load_file(folder / checkpoint.FILES[0]), tree)
-    curve = load_run(run).frame()
+    state, loaded = checkpoint.read(folder), load_run(run)
+    curve = loaded.frame()
     rows = list(zip(map(int, curve["step"]), map(float, curve["return"]), strict=True))
-    loaded = load_run(run)
     card = {
         "method": method,
         "env": config["env"],

@@ -10,7 +10,7 @@ import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from ...agents.mbtl.study import TRIALS, aggregate, cell, units
 from ...agents.mbtl.synthetic import grids, grids_5d
 from ...buffers.aside import write_text
 from ..runs.config import parse
-from ..runs.stamp import hardware
+from ..runs.stamp import measured
 from .report_published import BUILT_IN
 
 PUBLISHED = BUILT_IN.with_name("mbtl-cells.csv")
@@ -111,11 +111,7 @@ def main(args: Sequence[str]) -> int:
         write(table, [*cells.values()])
     own = [line for line in cells.values() if int(line["trials"]) in (o.trials, 1)]
     told = {"places": places(own, "score"), "published": places(own, "published")}
-    settings = json.loads(json.dumps(asdict(o), default=str))
-    write_text(
-        o.out / "cells.json",
-        json.dumps({**told, "options": settings, "stamp": hardware()}, indent=1) + "\n",
-    )
+    write_text(o.out / "cells.json", measured(told, o))
     print(json.dumps(told, indent=1))
     return 0
 

@@ -132,14 +132,6 @@ def tradeoff(folders: Sequence[Path], x: str, y: str, out: Path) -> Path:
     return save_figure(figure, out, 130)
 
 
-def sparkline(values: Sequence[float]) -> str:
-    """Return a curve in one line of text."""
-    ticks = "▁▂▃▄▅▆▇█"
-    low, high = min(values), max(values)
-    scale = (len(ticks) - 1) / (high - low) if high > low else 0.0
-    return "".join(ticks[round((v - low) * scale)] for v in values)
-
-
 def panels(runs: Sequence[Kept], out: Path, units: str | None = None) -> Path:
     """Draw a panel for each task of a study: mean over seeds of every arm, single seeds thin.
 

@@ -11,7 +11,7 @@ import numpy as np
 from . import stats
 from .plots import step_unit
 from .report_cost import cost
-from .results import Kept, seed_of
+from .results import Kept, common_end, seed_of
 from .tables import shared_steps
 
 FEWEST = 5  # runs for a bootstrap interval: below, it covers far less than it says
@@ -57,10 +57,10 @@ def known(run: Kept, metric: str) -> dict[str, np.ndarray[Any, Any]]:
 def finals(runs: Sequence[Kept], metric: str) -> dict[int, float]:
     """Return a metric in the last evaluation of each finished seed.
 
-    Left out: a seed whose last row lacks it, or is of an earlier step than the others'.
+    Left out: a seed whose last row lacks it, or is of another step than most others'.
     """
     ended = [r for r in runs if r.finished and len(r.columns["step"])]
-    end = max((r.columns["step"][-1] for r in ended), default=0)
+    end = common_end(r.columns["step"][-1] for r in ended)
     found = {}
     for run in ended:
         own = known(run, metric)

@@ -6,7 +6,8 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -146,12 +147,21 @@ def _write_csv(target: Path, frame: Mapping[str, Any], seed: int) -> None:
     write_text(target, file.getvalue())
 
 
+def common_end(steps: Iterable[float]) -> int:
+    """Return the step at which most of some runs ended, the greatest of several; 0 of none.
+
+    What ended elsewhere, short of it or beyond, is not set beside the others.
+    """
+    counts = Counter(map(int, steps))
+    return max(counts, key=lambda step: (counts[step], step), default=0)
+
+
 def last_rows(folder: Path, *columns: str) -> dict[str, np.ndarray[Any, Any]]:
     """Return, for each arm of a suite's results, the last rows [S, C] of its seeds.
 
     `folder`: what `reverie compare` wrote; with several tasks, for each arm on each of them. Left
-    out: what did not finish, or lacks a column, and, with a warning, a seed whose last row is of an
-    earlier step than the others'.
+    out: what did not finish, or lacks a column, and, with a warning, a seed whose last row is of
+    another step than most others'.
     """
     arms: dict[tuple[str, str], list[Kept]] = {}
     for run in read_results(folder):
@@ -160,10 +170,10 @@ def last_rows(folder: Path, *columns: str) -> dict[str, np.ndarray[Any, Any]]:
     out: dict[str, list[list[float]]] = {}
     several = len({task for _, task in arms}) > 1
     for (arm, task), runs in arms.items():
-        end = max(run.columns["step"][-1] for run in runs)
+        end = common_end(run.columns["step"][-1] for run in runs)
         for run in runs:
             row = [float(run.columns[c][-1]) for c in columns]
-            if run.columns["step"][-1] < end or any(map(math.isnan, row)):
+            if run.columns["step"][-1] != end or any(map(math.isnan, row)):
                 log.warning("%s has no %s at step %d: left out", run.path, "/".join(columns), end)
             else:
                 out.setdefault(f"{arm} {task}" if several else arm, []).append(row)

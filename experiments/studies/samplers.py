@@ -4,11 +4,10 @@
 tests 9 to 12 of SynthER's sheet. No row that the rows are compared with was near the fit.
 """
 
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ from ...buffers.aside import write_text
 from ...envs import BatchEnv, make
 from ..loops.collecting import CollectOptions, collect_dataset
 from ..runs.config import parse
-from ..runs.stamp import hardware
+from ..runs.stamp import measured
 from .quality import features, nearest, quality
 
 OFFICIAL = "Heun, 255 calls from 80"
@@ -141,9 +140,7 @@ def main(args: Sequence[str]) -> int:
     torch.set_num_threads(o.threads)
     for task in o.tasks:
         told = measure(task, o)
-        settings = json.loads(json.dumps(asdict(o), default=str))
-        data = {**told, "options": settings, "stamp": hardware()}
-        write_text(o.out / f"{task}.json", json.dumps(data, indent=1) + "\n")
+        write_text(o.out / f"{task}.json", measured(told, o))
         names = [k for k in told["rows"][0] if k != "notes"]
         lines = [names, *([_cell(row[k]) for k in names] for row in told["rows"])]
         write_text(o.out / f"{task}.csv", "".join(",".join(line) + "\n" for line in lines))

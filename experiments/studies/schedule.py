@@ -21,6 +21,7 @@ from typing import NamedTuple
 from ...buffers.aside import write_text
 from ..runs.config import parse
 from ..runs.stamp import hardware
+from .plots import new_figure, save_figure
 
 
 @dataclass(frozen=True)
@@ -229,12 +230,7 @@ def table(lengths: Sequence[float], o: Options) -> list[dict[str, float]]:
 
 def draw(rows: Sequence[dict[str, float]], out: Path) -> None:
     """Draw makespan, and work lost and spent on saving, against the interval."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    figure, ((left, right),) = new_figure(1, 2, size=(9, 3.4))
     minutes = [row["interval_s"] / 60 for row in rows]
     left.plot(minutes, [row["makespan_h"] for row in rows], "o-", label="all runs")
     left.axhline(rows[0]["ideal_h"], color="0.5", ls="--", label="no failures, full nodes")
@@ -245,8 +241,7 @@ def draw(rows: Sequence[dict[str, float]], out: Path) -> None:
     for axis in (left, right):
         axis.set(xlabel="minutes between checkpoints", xscale="log")
         axis.legend(frameon=False)
-    figure.savefig(out, dpi=150)
-    plt.close(figure)
+    save_figure(figure, out, 150)
 
 
 def main(args: Sequence[str]) -> int:

@@ -146,15 +146,14 @@ def parse_seeds(text: str) -> list[int]:
     try:
         if ":" in text:
             first, last = map(int, text.split(":"))
-            if last - first > MOST_SEEDS:
-                raise ValueError(f"seeds {text!r}: more than {MOST_SEEDS:,}")
-            seeds = list(range(first, last))
+            given: Sequence[int] = range(first, last)
         else:
-            seeds = [int(x) for x in text.split(",")]
+            given = [int(x) for x in text.split(",")]
     except ValueError as error:
-        if "more than" in str(error):
-            raise
         raise ValueError(f"seeds {text!r}: give a range as 0:5 or a list as 0,3,7") from error
+    if len(given) > MOST_SEEDS:
+        raise ValueError(f"seeds {text!r}: more than {MOST_SEEDS:,}")
+    seeds = list(given)
     if not seeds:
         raise ValueError(f"seeds {text!r} names no seed; 0:5 is seeds 0 to 4")
     if min(seeds) < 0:

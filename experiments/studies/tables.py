@@ -9,6 +9,7 @@ import numpy as np
 from .. import methods
 from ..runs.result import load_run
 from . import stats
+from .results import common_end
 from .suite import Entry
 
 Frame = Mapping[str, np.ndarray[Any, Any]]
@@ -111,12 +112,10 @@ def _finals(entries: Sequence[Entry], metric: str) -> tuple[dict[int, float], li
             lost.append(entry.seed)
         else:
             found[entry.seed] = int(frame["step"][-1]), float(value)
-    ends = Counter(step for step, _ in found.values())
-    if len(ends) > 1:  # whose last evaluation is beyond the others'
-        common = ends.most_common(1)[0][0]
-        lost += [seed for seed, (step, _) in found.items() if step != common]
-        found = {seed: pair for seed, pair in found.items() if pair[0] == common}
-    return {seed: value for seed, (_, value) in found.items()}, lost if logged else []
+    end = common_end(step for step, _ in found.values())
+    lost += [seed for seed, (step, _) in found.items() if step != end]
+    ends = {seed: value for seed, (step, value) in found.items() if step == end}
+    return ends, lost if logged else []
 
 
 def shared_steps(frames: Sequence[Frame]) -> np.ndarray[Any, Any]:

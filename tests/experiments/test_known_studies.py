@@ -18,7 +18,12 @@ from reverie.experiments.runs.run import Run
 from reverie.experiments.studies import compare, plots, stats
 from reverie.experiments.studies.claims import parse, verdict_of
 from reverie.experiments.studies.evidence import Commit
-from reverie.experiments.studies.results import last_rows, read_results, write_results
+from reverie.experiments.studies.results import (
+    common_end,
+    last_rows,
+    read_results,
+    write_results,
+)
 from reverie.experiments.studies.suite import Arm, Entry, parse_suite, put, read_suite
 from reverie.experiments.studies.tables import digits, finals, reach, table
 
@@ -142,6 +147,12 @@ def test_a_study_runs_seed_by_seed_what_is_not_finished(tmp_path, monkeypatch):
     assert [(job.path.parent.name, job.path.name) for job in jobs] == [
         ("b", "1"), ("b", "2"), ("a", "1"), ("a", "2"),
     ]  # fmt: skip
+
+
+def test_runs_end_where_most_of_them_do():
+    """Not where the longest one does; of as many the later."""
+    assert common_end([100, 100, 101, 90]) == 100 and common_end([90.0, 100.0]) == 100
+    assert common_end([]) == 0
 
 
 # -- statistics
@@ -339,10 +350,6 @@ def test_a_tradeoff_has_a_point_for_each_arm(tmp_path, figure):
     assert lines(axes) == [[[2, 15]], [[9, 7]]]
     (bar,) = axes.collections[0].get_segments()
     assert np.allclose(bar, [[2, 15 - 5 * T2], [2, 15 + 5 * T2]])
-
-
-def test_a_sparkline():
-    assert plots.sparkline([0.0, 7.0, 3.0]) == "▁█▄" and plots.sparkline([2.0, 2.0]) == "▁▁"
 
 
 # -- the zoo
