@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from numbers import Real
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -76,8 +76,15 @@ def no_memory(policy: object, n: int) -> State:
 def within(config: Any, **bounds: tuple[float, float]) -> None:
     """Raise ValueError unless each named setting lies within its bounds, ends included.
 
-    A list lies within them if each of its numbers does; None passes where it is the default.
+    A list lies within them if each of its numbers does; None passes where it is the default. Where
+    a setting is one of some words (`Literal`) it must be one of them.
     """
+    for name, kind in get_type_hints(type(config)).items():
+        value, choices = getattr(config, name), get_args(kind)
+        if get_origin(kind) is Literal and value not in choices:
+            raise ValueError(
+                f"{type(config).__name__}: {name} must be one of {choices}, got {value!r}"
+            )
     for name, (low, high) in bounds.items():
         value = getattr(config, name)
         if value is None and getattr(type(config), name, 0) is None:

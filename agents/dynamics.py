@@ -221,6 +221,7 @@ class DynamicsEnsemble(nn.Module):
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """Continue from `get_extra_state`; torch calls it in `load_state_dict`."""
         self.generator.set_state(state["generator"])
+        self._optimizer = None
         if state["optimizer"] is not None:
             self._optimizer = self._make_optimizer()
             self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))

@@ -106,22 +106,26 @@ def evaluate(
     running, cap, cut = Returns(env.num_envs), cap_of(env), 0
     policy, obs = bare(policy), env.reset(seed)
     state = initial = policy.initial_state(env.num_envs)
-    while (played < episodes).any():
-        if stop():
-            raise Stopped("an evaluation was told to stop")
-        action, state = policy.act(obs, state, explore=explore)
-        batch, valid, obs = advance(env, obs, action.to(env.device))
-        ended = running.add(batch, valid)
-        whole = len(ended)
-        ended += running.take(running.lengths >= cap)
-        for i, (world, total, length) in enumerate(ended):
-            if played[world] < episodes:
-                returns[world, played[world]], lengths[world, played[world]] = total, length
-                cut += i >= whole
-            played[world] += 1
-        if ended and hasattr(env, "active"):
-            env.active = np.flatnonzero(played < episodes)
-        state = reset_where(over(batch, valid), state, initial)
+    try:
+        while (played < episodes).any():
+            if stop():
+                raise Stopped("an evaluation was told to stop")
+            action, state = policy.act(obs, state, explore=explore)
+            batch, valid, obs = advance(env, obs, action.to(env.device))
+            ended = running.add(batch, valid)
+            whole = len(ended)
+            ended += running.take(running.lengths >= cap)
+            for i, (world, total, length) in enumerate(ended):
+                if played[world] < episodes:
+                    returns[world, played[world]], lengths[world, played[world]] = total, length
+                    cut += i >= whole
+                played[world] += 1
+            if ended and hasattr(env, "active"):
+                env.active = np.flatnonzero(played < episodes)
+            state = reset_where(over(batch, valid), state, initial)
+    finally:
+        if hasattr(env, "active"):  # whoever steps it next has all worlds
+            env.active = None
     if cut:
         _tell_cut(cap)
     return Evaluation(returns, lengths, cut=cut)

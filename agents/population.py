@@ -35,7 +35,7 @@ def joined(
         within(c, **c.bounds)
     if not isinstance(config, Sequence):
         return config or default
-    if isinstance(seed, int) or len(seed) != len(config):
+    if not isinstance(seed, Sequence) or len(seed) != len(config):
         raise ValueError(f"{len(config)} configurations, and seeds {seed}: give one for each")
     own: dict[str, Tensor] = {}
     for field in dataclasses.fields(default):  # type: ignore[arg-type]
@@ -53,7 +53,7 @@ def joined(
 
 def lead_of(seed: Seeds) -> tuple[int, ...]:
     """Return the leading dimensions of a learner's tensors: (K,), or () for one learner."""
-    return () if isinstance(seed, int) else (len(seed),)
+    return (len(seed),) if isinstance(seed, Sequence) else ()
 
 
 def log_temperature(alpha: float | Tensor, lead: tuple[int, ...], device: Any) -> Tensor:

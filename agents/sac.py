@@ -45,7 +45,7 @@ class SACConfig:
     """nats; None is minus the number of action dimensions"""
     policy_delay: int = 1
     """updates of the critics per update of actor and temperature (REDQ, DroQ: 20, as utd)"""
-    actor_value: str = "min"
+    actor_value: Literal["min", "mean"] = "min"
     """what the actor climbs of the critics' values: min, or mean (REDQ, DroQ)"""
     bounds: ClassVar[Bounds] = {
         "gamma": (0, 1),
@@ -102,8 +102,6 @@ class SAC:
         self.config = c = joined(config, SACConfig(), seed, MAY_DIFFER, device)
         if not 1 <= c.subset <= c.critics:
             raise ValueError(f"subset must be in 1..critics={c.critics}, got {c.subset}")
-        if c.actor_value not in ("min", "mean"):
-            raise ValueError(f"actor_value must be 'min' or 'mean', got {c.actor_value!r}")
         self.obs_dim, self.act_dim, self.device = obs_dim, act_dim, torch.device(device)
         self.generator, self.acting = (generator(seed, s, device) for s in ("updates", "acting"))
         self.lead = lead = lead_of(seed)

@@ -4,6 +4,7 @@
 `cma` package), `ARS` (Mania et al. 2018, arXiv:1803.07055, V1-t).
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -118,14 +119,14 @@ class OpenAIES:
         """Mean, Adam, generator."""
         return {
             "mean": self.best,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
             "generator": self.generator.get_state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`."""
         self.mean.data = state["mean"].clone()
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.generator.set_state(state["generator"])
 
 

@@ -26,6 +26,6 @@ def generator(
     seed: int | Sequence[int], stream: str, device: str | torch.device = "cpu"
 ) -> Generators:
     """Return a generator of the named stream; of several seeds a tuple of their generators."""
-    if isinstance(seed, int):
-        return torch.Generator(device).manual_seed(stream_seed(seed, stream))
-    return tuple(generator(s, stream, device) for s in seed)
+    if isinstance(seed, Sequence):
+        return tuple(generator(s, stream, device) for s in seed)
+    return torch.Generator(device).manual_seed(stream_seed(int(seed), stream))

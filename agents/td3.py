@@ -96,8 +96,6 @@ class TD3:
         self.config = c = joined(config, TD3Config(), seed, MAY_DIFFER, device)
         if c.critic_bc:
             self.columns = ("next_action",)
-        if str(c.critic_norm) == "batch":
-            raise ValueError("critic_norm='batch' needs CrossQ's joint update, which SAC has")
         self.obs_dim, self.act_dim, self.device = obs_dim, act_dim, torch.device(device)
         self.generator, self.acting = (generator(seed, s, device) for s in ("updates", "acting"))
         self.lead = lead = lead_of(seed)

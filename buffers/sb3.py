@@ -14,7 +14,10 @@ from .transitions import Layout, Transitions
 
 
 class SB3ReplayBuffer(SB3Buffer):  # type: ignore[misc]
-    """SB3's interface over `ReplayBuffer`: Box spaces, no VecNormalize, draws from its own seed."""
+    """SB3's interface over `ReplayBuffer`: Box spaces, no VecNormalize, draws from its own seed.
+
+    SB3 hands it none: give `replay_buffer_kwargs={"seed": ...}`, or all seeds draw the same rows.
+    """
 
     def __init__(
         self,

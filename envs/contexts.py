@@ -59,6 +59,11 @@ class Contexts:
         return cls(tuple(values), table.reshape(len(table), len(values)))
 
 
+def spaced(texts: Sequence[str]) -> set[str]:
+    """Return the features of a command line's grid whose values stand at equal ratios (`log:`)."""
+    return {text.partition("=")[0] for text in texts if "=log:" in text}
+
+
 def parse_contexts(texts: Sequence[str]) -> Contexts | None:
     """Return the grid of `gravity=4.9,9.8` and further features; None for no text."""
     values = parse_values(texts)

@@ -23,7 +23,7 @@ from ..envs.reality import require_real
 from .looking.mbtl_figures import matrix_figure
 from .loops import transfer
 from .loops.contextual import wide_starts
-from .loops.grid import SourceOptions, coordinates, grid_of, trainer_of
+from .loops.grid import SourceOptions, bounds_of, coordinates, grid_of, trainer_of
 from .loops.scripted import worlds_as
 from .loops.transfer import LEARNERS, Job
 from .runs.config import RunOptions, check
@@ -210,15 +210,11 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
     names, contexts = coordinates(c.context, grid)
     findings = require_real(c.env, grid, c.env_options)
     jobs, short = jobs_of(c, contexts), short_of(c)
-    if c.score_episodes < 2:
-        raise ValueError("score_episodes=1 has no halves, of which one chooses: give 2 or more")
     label = f"matrix-{c.env.split('/')[-1]}-{'-'.join(grid.names)}-s{c.seed}".replace(":", "-")
     folder = Path(c.run.out, c.run.name or label)
     members = members_of(c, len(jobs))
     trainer = trainer_of(c, grid, members, c.steps, threads, folder / "sources", short)
-    high = trainer.scored.max_episode_steps if c.high is None else c.high
-    if high is None or high <= c.low:
-        raise ValueError(f"returns count from low={c.low} to high={high}: give --high")
+    low, high = bounds_of(c, trainer.scored)
     s = Drawing(jobs, trainer, c.steps)
     total = len(jobs) * trainer.each
     with Run("matrix", c, label=label, steps=total, seed=c.seed, resume=resume) as run:
@@ -234,8 +230,8 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
             features=names,
             budget=c.steps,
             seeds=tuple(seeds_of(c)[: c.trials]),
-            low=c.low,
-            high=float(high),
+            low=low,
+            high=high,
             versions=_versions(),
             short=short if s.shorts else 0,
             notes=_notes(c, trainer.judged),

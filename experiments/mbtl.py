@@ -25,7 +25,7 @@ from ..agents.playing import Evaluation
 from ..envs.reality import require_real
 from .looking.mbtl_figures import draw
 from .loops import transfer
-from .loops.grid import SourceOptions, coordinates, grid_of, trainer_of
+from .loops.grid import SourceOptions, bounds_of, coordinates, grid_of, trainer_of
 from .loops.scripted import worlds_as
 from .loops.selecting import Selection, library_of
 from .runs.config import RunOptions, check, from_dict
@@ -237,11 +237,8 @@ def train_sources(c: Config, resume: bool) -> Result:
     label = f"mbtl-{c.selector}-{c.env.split('/')[-1]}-s{c.seed}"
     folder = Path(c.run.out, c.run.name or label) / "sources"
     trainer = trainer_of(c, grid, c.batch, c.source_steps, threads, folder)
-    high = trainer.scored.max_episode_steps if c.high is None else c.high
-    if high is None or high <= c.low:
-        raise ValueError(f"returns count from low={c.low} to high={high}: give --high")
     selector = selector_of(c.selector, contexts, k=count, seed=c.seed)
-    s = Selection(c, selector, trainer, (c.low, float(high)))
+    s = Selection(c, selector, trainer, bounds_of(c, trainer.scored))
     with Run("mbtl", c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
         run.home.note(**trainer.scored.notes, reality=f"{len(real)} tests of {', '.join(names)}")
         with run.restored(trainer.stores) as state:

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from reverie.agents import SACConfig, TD3Config
 from reverie.agents.dreams.config import DreamConfig, ModelConfig
@@ -35,6 +36,7 @@ from reverie.experiments import (
     td3bc,
 )
 from reverie.experiments.loops.collecting import CollectOptions, collect_dataset
+from reverie.experiments.runs import checkpoint
 from reverie.experiments.runs.config import RunOptions
 
 
@@ -176,7 +178,7 @@ def selecting(module, out, name):
     return module.Config(
         env="reverie/Reacher-v5", context=("gear=1,1.5",), steps=660, source_steps=330,
         num_envs=3, utd=0.25, learning_starts=90, batch_size=16, select_every=60,
-        choose_episodes=1, score_episodes=1, sac=SACConfig(hidden=(24, 24)), figures=False,
+        choose_episodes=1, score_episodes=2, sac=SACConfig(hidden=(24, 24)), figures=False,
         run=run_options(out, name),
     )  # fmt: skip
 
@@ -253,12 +255,16 @@ def finished(method):
 
 def judging_worlds(options, result):
     """Return worlds as a run was last judged in, and the returns of those."""
-    more = {}
+    more, last = {}, result.evaluation.returns[-2:]
     if isinstance(options, oer.Config):  # the last of its tasks
         more["context"] = {"velocity": members(options.env).table[options.tasks - 1, 0]}
-    if isinstance(options, mbtl.Config):  # of each context, served by the library's best
+    if isinstance(options, mbtl.Config):  # of each context the first episode, by who serves it
         more["context"] = parse_contexts(options.context)
+        point = checkpoint.list_checkpoints(result.path / "checkpoints")[-1]
+        rows = torch.stack(list(checkpoint.read(point)["agent"]["rows"]))  # [K, E, N]
+        serves = rows.mean(1).argmax(0)
+        last = rows[serves, 0, torch.arange(len(serves))][:, None].numpy()
     if isinstance(options, curriculum.Config):
         more["context"] = parse_contexts(options.context)
         more["context_in_obs"] = options.context_in_obs
-    return make(options.env, 2, **options.env_options, **more), result.evaluation.returns[-2:]
+    return make(options.env, 2, **options.env_options, **more), last

@@ -1,11 +1,10 @@
 """Settings of world models, of their fits, and of the dreams in them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ..api import Bounds, within
 
-SCOPES = ("none", "step", "k-steps", "episode", "fixed-n", "mc-mean", "gstep", "gep")
 NOISY = ("gstep", "gep")  # Gaussian controls: of every step, of an episode
 
 
@@ -52,7 +51,7 @@ class ModelConfig:
         "p_train": (0, 0.99),
         "fixed": (0, 10_000),
         "mixtures": (1, 1000),
-        "members": (1, 1000),
+        "members": (2, 1000),
         "lr": (0, 1),
         "batch_size": (1, 10**7),
         "window": (1, 10**6),
@@ -107,19 +106,14 @@ class DreamConfig:
     """whether next_obs and reward are clipped to the data's range"""
     features: bool = False
     """whether observations go with the model's memory h, for a controller on both"""
-    bounds: ClassVar[Bounds] = field(
-        default={
-            "p": (0, 0.99),
-            "every": (1, 10**9),
-            "copies": (1, 10_000),
-            "horizon": (0, 10**9),
-            "zeta": (0, 1),
-        },
-        init=False,
-    )
+    bounds: ClassVar[Bounds] = {
+        "p": (0, 0.99),
+        "every": (1, 10**9),
+        "copies": (1, 10_000),
+        "horizon": (0, 10**9),
+        "zeta": (0, 1),
+    }
 
     def check(self) -> None:
         """Raise ValueError for settings that no dream can have."""
         within(self, **self.bounds)
-        if self.scope not in SCOPES:
-            raise ValueError(f"scope must be one of {SCOPES}, got {self.scope!r}")

@@ -34,14 +34,20 @@ def worst_decile(rows: Tensor) -> Tensor:
     return lowest[..., : max(1, rows.shape[-1] // 10)].mean(-1)
 
 
-def held_out(rows: Tensor) -> Tensor:
-    """Return `performance` where one half of the episodes chooses and the other scores; both ways.
+def served_held_out(rows: Tensor) -> Tensor:
+    """Return what each target earns [..., N] where one half of the episodes chooses its policy.
 
-    What one set of episodes both chooses and scores is too good by its luck.
+    The other half scores it; rows [2, ..., K, N], both ways. What one set of episodes both chooses
+    and scores is too good by its luck.
     """
     halves = ((rows[0], rows[1]), (rows[1], rows[0]))
-    both = [score.gather(-2, by.argmax(-2, keepdim=True)).mean((-2, -1)) for by, score in halves]
+    both = [score.gather(-2, by.argmax(-2, keepdim=True)).squeeze(-2) for by, score in halves]
     return (both[0] + both[1]) / 2
+
+
+def held_out(rows: Tensor) -> Tensor:
+    """Return the mean of `served_held_out` over targets."""
+    return served_held_out(rows).mean(-1)
 
 
 METRICS: Mapping[str, tuple[Metric, str, str]] = {  # and which rows of a matrix they are of

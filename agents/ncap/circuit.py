@@ -53,12 +53,6 @@ class CircuitConfig:
 
     def __post_init__(self) -> None:
         """Refuse what is not built."""
-        if self.constraint not in ("clamp", "softplus", "none"):
-            raise ValueError(f"constraint {self.constraint!r} is none of clamp, softplus, none")
-        if self.sharing not in ("all", "sides", "none"):
-            raise ValueError(f"sharing {self.sharing!r} is none of all, sides, none")
-        if self.init not in ("constant", "uniform"):
-            raise ValueError(f"init {self.init!r} is neither constant nor uniform")
         within(self, **self.bounds)
 
 

@@ -169,7 +169,7 @@ class Diffusion:
         self.stale = 0 if better else self.stale + 1
         if better:
             self.best, self.best_loss = self._average_flat.detach().clone(), loss
-        elif self.done:
+        elif self.done and self.best_loss.isfinite():  # else it diverged, and says so
             self._average_flat.copy_(self.best)
         return loss
 

@@ -197,7 +197,7 @@ class TaskEnv:
         self._obs = np.array(state["obs"])
         self._carry = None if state["carry"] is None else np.array(state["carry"])
         self.bad_worlds = int(state["bad_worlds"])
-        self._fresh = False
+        self._fresh, self.active = False, None
 
     def current_obs(self) -> Tensor:
         """Return the observations to act on next, e.g. after `load_state_dict`."""

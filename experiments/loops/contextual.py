@@ -1,9 +1,9 @@
 """Worlds of a grid of contexts: their starts, what they show of it, and those of a row."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from ...envs import BatchEnv, Contexts, make
+from ...envs.contexts import spaced
 from ...envs.make import PREFIX, noted
 from ...envs.shown import ContextShown
 from ...envs.tasks import TASKS
@@ -13,11 +13,6 @@ def wide_starts(c: Any) -> dict[str, Any]:
     """Return the option of wide random starts, where it is asked for and the task has it."""
     task = TASKS.get(c.env.removeprefix(PREFIX))
     return {"wide": True} if c.wide and task is not None and "wide" in task.params else {}
-
-
-def spaced(context: Sequence[str]) -> set[str]:
-    """Return the features whose values stand at equal ratios (`log:`)."""
-    return {text.partition("=")[0] for text in context if "=log:" in text}
 
 
 def shown(c: Any, grid: Contexts, env: BatchEnv) -> BatchEnv:

@@ -60,7 +60,7 @@ class Collector:
         if policy is None:
             action = self._held_action()
         else:
-            action, self.memory = policy.act(self.obs, self.memory, explore=False)
+            action, self.memory = policy.act(self.obs, self.memory or initial, explore=False)
             noise = torch.randn(action.shape, generator=self.generator)
             action = (action + self.noise * noise).clamp(-1, 1)
         batch, valid, self.obs = advance(self.env, self.obs, action)
@@ -118,6 +118,8 @@ class Collector:
         else:
             self.obs = self.env.reset(self.seed * SEED_STRIDE + self.steps)
             self.store.break_episodes()
+            self.returns = Returns(self.env.num_envs)
+            self.memory = ()
 
 
 class Chosen:

@@ -11,9 +11,8 @@ from torch import Tensor
 from ...agents import SACConfig, TD3Config
 from ...agents.sb3 import PPOConfig
 from ...agents.search import SearchConfig
-from ...envs import Contexts
-from ...envs.contexts import parse_contexts
-from .contextual import spaced
+from ...envs import BatchEnv, Contexts
+from ...envs.contexts import parse_contexts, spaced
 from .scripted import Scripted
 from .transfer import LEARNERS, Population, Trainer
 
@@ -50,7 +49,8 @@ class SourceOptions:
     choose_episodes: int = 5
     """episodes of its own context by which a snapshot is chosen"""
     score_episodes: int = 10
-    """other episodes of each context by which it is scored then"""
+    """other episodes of each context by which it is scored then; two or more: in verdicts one
+    half says which policy serves a context, the other what it earns"""
     low: float = 0.0
     """the return that counts 0"""
     high: float | None = None
@@ -84,6 +84,14 @@ def coordinates(context: Sequence[str], grid: Contexts) -> tuple[tuple[str, ...]
         if name in logs:
             values[:, j] = values[:, j].log()
     return tuple(f"log {n}" if n in logs else n for n in grid.names), values
+
+
+def bounds_of(c: Any, scored: BatchEnv) -> tuple[float, float]:
+    """Return the returns that count 0 and 1; ValueError where the task does not say the second."""
+    high = scored.max_episode_steps if c.high is None else c.high
+    if high is None or high <= c.low:
+        raise ValueError(f"returns count from low={c.low} to high={high}: give --high")
+    return c.low, float(high)
 
 
 def apart(c: Any) -> bool:

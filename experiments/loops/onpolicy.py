@@ -58,6 +58,7 @@ class PPOSession:
         self.metrics: dict[str, float] = {}  # of the last rollout
         self.more: dict[str, Any] = {}  # further parts with a state, by name: a script's own
         self.stores: Stores = {}  # buffers of such parts
+        self.monitor.seed(seed * SEED_STRIDE)  # which the model has set to the bare seed
         self.model._setup_learn(0, self.callback)
         self.model.policy.optimizer.register_step_pre_hook(self.callback.go_on)
         self.policy = SB3Policy(self.model.policy, self.normal and self.normal.obs_rms)

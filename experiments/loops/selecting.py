@@ -10,6 +10,7 @@ from torch import Tensor
 from ...agents.api import Policy
 from ...agents.mbtl import Selector, scores
 from ...agents.mbtl.library import Library, Row, play_row
+from ...agents.mbtl.worth import served_held_out
 from ...agents.playing import EVAL_SEED, Evaluation
 from . import scripted, transfer
 from .transfer import Job, Trainer
@@ -25,7 +26,7 @@ class Selection:
         self, c: Any, selector: Selector, trainer: Trainer, bounds: tuple[float, float]
     ) -> None:
         self.c, self.selector, self.trainer, self.bounds = c, selector, trainer, bounds
-        self.rows: list[Tensor] = []  # [N] of each source trained, in the order of picks
+        self.rows: list[Tensor] = []  # [E, N] of each source trained, in the order of picks
         self.actors: list[Any] = []
 
     def more(self) -> Sequence[Job]:
@@ -36,26 +37,30 @@ class Selection:
     def tell(self, job: Job, row: Row, actor: Any) -> None:
         """Take what a source earned, and what acts."""
         low, high = self.bounds
-        self.rows.append(row.returns)
+        self.rows.append(row.each)
         self.actors.append(actor)
         self.selector.tell(job.context, (row.returns - low) / (high - low))
 
     def judge(self, stop: Callable[[], bool]) -> Evaluation:
-        """Return what each context earns from the best policy, of those in training too."""
+        """Return what each context earns from the policy that is best, of those in training too.
+
+        Which that is, one half of the episodes says, and the other half what it earns.
+        """
         t, n = self.trainer, len(self.selector.contexts)
         policies = [policy_of(self.c, actor) for actor in t.actors()]
         now = [play_row(p, t.scored, n, seed=EVAL_SEED, stop=stop) for p in policies]
-        rows = torch.stack([*self.rows, *(row.returns for row in now)])
-        best = scores.served(rows)[:, None].numpy()
-        extra = {"worst_decile": scores.worst_decile(rows)}
-        return Evaluation(best, np.zeros(best.shape, np.int64), extra)
+        rows = [*(Row(each, 0) for each in self.rows), *now]
+        best = served_held_out(torch.stack([row.halves for row in rows], 1))
+        extra = {"worst_decile": scores.worst_decile(best[None])}
+        returns = best[:, None].numpy()
+        return Evaluation(returns, np.zeros(returns.shape, np.int64), extra)
 
     def row(self) -> dict[str, Any]:
         """Return what to log: of the training, and of the sources so far."""
         out = {**self.trainer.row(), "sources": len(self.rows)}
         out["evaluation_steps"] = self.trainer.judged
         if self.rows:
-            rows = torch.stack(self.rows)
+            rows = torch.stack([each.mean(0) for each in self.rows])
             out["context"] = self.selector.picks[-1]
             out["own_return"] = float(rows[-1, self.selector.picks[-1]])
             out["performance"] = scores.performance(rows)
@@ -94,7 +99,7 @@ def library_of(c: Any, agent: Mapping[str, Any]) -> Library:
     """
     actors = list(agent["actors"])
     if actors:
-        serves = scores.best_rows(torch.stack(list(agent["rows"]))).tolist()
+        serves = scores.best_rows(torch.stack([each.mean(0) for each in agent["rows"]])).tolist()
     else:
         actors = list(agent["training"])[:1]
         serves = [0]

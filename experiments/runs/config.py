@@ -82,7 +82,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "look_every": (1, MANY),
     "look_episodes": (1, 100_000),
     "choose_episodes": (1, 100_000),
-    "score_episodes": (1, 100_000),
+    "score_episodes": (2, 100_000),
     "low": (-1e12, 1e12),
     "high": (-1e12, 1e12),
     # of commands

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ...agents import Policy
 from ...envs import BatchEnv, Spaces, make, spaces_of
-from ...envs.contexts import parse_contexts
-from ...envs.make import OPENERS
+from ...envs.contexts import parse_contexts, spaced
+from ...envs.make import OPENERS, noted
+from ...envs.shown import ContextShown
 
 
 class LoadedPolicy:
@@ -128,6 +129,8 @@ def world(config: Mapping[str, Any], num_envs: int, seed: int = 0) -> BatchEnv:
     """Return worlds like those that a run was trained in, one at least of each context."""
     contexts = parse_contexts(config.get("context", ()))
     n = max(num_envs, len(contexts or ()))
-    shown = config.get("context_in_obs", "hidden")
-    options = {"context": contexts, "context_in_obs": shown, **config.get("env_options", {})}
-    return make(config["env"], n, seed=seed, **options)
+    options = {"context": contexts, **config.get("env_options", {})}
+    env, shown = make(config["env"], n, seed=seed, **options), config.get("context_in_obs")
+    if contexts is None or shown in (None, "hidden"):
+        return env
+    return noted(ContextShown(env, contexts, shown, spaced(config["context"])))

@@ -5,6 +5,7 @@ import functools
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load, save
@@ -424,6 +425,8 @@ def test_streams_of_neighbouring_seeds_and_of_one_seed_differ():
     agents = [SAC(OBS, ACT, SACConfig(hidden=(8,)), seed=seed) for seed in range(3)]
     streams = [g for agent in agents for g in (agent.generator, agent.acting)]
     assert len({torch.rand(1, generator=g).item() for g in streams}) == 6
+    same = (SAC(3, 1, seed=s).actor for s in (np.int64(1), 1))  # a seed as NumPy counts
+    assert torch.equal(*(next(a.parameters()) for a in same))
 
 
 @pytest.mark.parametrize(
@@ -433,10 +436,18 @@ def test_streams_of_neighbouring_seeds_and_of_one_seed_differ():
         (SAC, SACConfig(subset=0), r"subset.*1.*got 0"),
         (SAC, SACConfig(critic_norm="layr"), "critic_norm.*layer.*'layr'"),
         (SAC, SACConfig(dropout=1.5), r"dropout.*\[0, 0.99\].*1.5"),
-        (TD3, TD3Config(critic_norm="batch"), "batch.*CrossQ"),
+        (
+            TD3,
+            TD3Config(critic_norm="batch"),
+            r"critic_norm .*'layer'\), got 'batch'",
+        ),
         (TD3, TD3Config(critic_norm="spectral"), "critic_norm.*'spectral'"),
         (SAC, SACConfig(policy_delay=0), r"policy_delay must be in \[1, 1000\], got 0"),
-        (SAC, SACConfig(actor_value="max"), "actor_value must be 'min' or 'mean', got 'max'"),
+        (
+            SAC,
+            SACConfig(actor_value="max"),
+            r"actor_value must be one of \('min', 'mean'\), got 'max'",
+        ),
         (SAC, SACConfig(gamma=2.0), r"gamma must be in \[0, 1\], got 2.0"),
         (SAC, SACConfig(tau=-0.1), "tau must be in"),
         (SAC, SACConfig(alpha=0.0), "alpha must be in"),

@@ -70,6 +70,19 @@ def test_state_goes_through_a_checkpoint_and_continues(name):
     assert torch.equal(again.ask(), expected.ask())
 
 
+@every_search
+def test_a_state_that_is_kept_stays_as_it_was(name):
+    search = run(build(name), 4)
+    state = search.state_dict()
+    kept = encode(copy.deepcopy(state))
+    run(search, 2)
+    again = build(name)
+    again.load_state_dict(state)
+    run(again, 2)
+    now = encode(state)
+    assert now[1] == kept[1] and all(torch.equal(now[0][k], x) for k, x in kept[0].items())
+
+
 def test_centred_ranks():
     assert torch.allclose(centred_ranks(torch.tensor([3.0, -1.0, 10.0])),
                           torch.tensor([0.0, -0.5, 0.5]))  # fmt: skip

@@ -19,6 +19,22 @@ def data():
     return Dataset.of(Transitions(obs, action, obs[:, 0], 2 * obs, *flags), Card(env="none"))
 
 
+def test_a_state_from_before_the_first_step_has_no_moments():
+    def two_steps(model):
+        rows = data()
+        for _ in range(2):
+            model.fit_step(rows, rows.all)
+
+    begun, fresh = (DynamicsEnsemble(3, 1, SMALL, seed=s) for s in (0, 1))
+    saved = copy.deepcopy(fresh.state_dict())
+    two_steps(begun)
+    begun.load_state_dict(saved)
+    two_steps(begun)
+    two_steps(fresh)
+    for a, b in zip(begun.parameters(), fresh.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 def largest(weight):
     return torch.linalg.matrix_norm(weight, ord=2)
 

@@ -12,6 +12,9 @@ from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from known import Known
 
+from reverie.agents import RandomPolicy, evaluate
+from reverie.agents.playing import Stopped
+from reverie.envs import make
 from reverie.envs.contexts import Contexts
 from reverie.envs.gym.foreign import ForeignEnv
 from reverie.envs.native.env import TaskEnv
@@ -212,3 +215,18 @@ def test_the_first_point_inside_is_taken():
     points = stream * [2.0, 10.0] + [0.0, 10.0]
     want = [next(point for point in of_world if point[0] > 1.5) for of_world in points]
     assert np.allclose(got, want, atol=1e-5)
+
+
+def test_worlds_go_on_behind_an_evaluation_and_behind_a_loaded_state():
+    """Worlds whose episode is counted are left out; then, or stopped meanwhile, all are there."""
+    env = make("reverie/PendulumSwingUp-v0", 2)
+    saved = env.state_dict()
+    evaluate(RandomPolicy(1), env)
+    assert env.active is None
+    env.active = np.array([1])
+    env.load_state_dict(saved)
+    assert env.active is None
+    env.active = np.array([1])
+    with pytest.raises(Stopped):
+        evaluate(RandomPolicy(1), env, stop=lambda: True)
+    assert env.active is None

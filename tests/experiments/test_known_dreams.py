@@ -7,6 +7,7 @@ import types
 import numpy as np
 import pytest
 import torch
+from known import Known
 from tiny import config
 
 from reverie.agents import SAC, evaluate
@@ -173,6 +174,28 @@ def test_a_collector_adds_noise_to_a_policy_and_counts():
     action = store.layout.unpack(store.rows()).action
     assert action.mean().item() == pytest.approx(0.3, abs=0.01)
     assert action.std().item() == pytest.approx(0.1, abs=0.01)
+
+
+def test_worlds_without_a_state_begin_new_episodes_in_all_that_is_counted():
+    """Restarted at a reset: what the cut ones had is not the new ones', nor is their memory."""
+    env = Known([[3], [3]], restores=False)
+    c = Collector(env, ReplayBuffer(Layout(3, 1), 40, 2), 0.0, 3)
+    seen = []
+
+    def act(obs, state, explore):
+        seen.append(state[0].tolist())
+        return torch.zeros(2, 1), (state[0] + 1,)
+
+    counts = types.SimpleNamespace(initial_state=lambda n: (torch.zeros(n),), act=act)
+    c.begin(counts)
+    for _ in range(2):
+        c.step(counts)
+    again = Collector(env, c.store, 0.0, 3)
+    again.load_state_dict(c.state_dict())
+    for _ in range(3):
+        again.step(counts)
+    assert seen == [[0, 0], [1, 1], [0, 0], [1, 1], [2, 2]]
+    assert again.played == [3.0, 6.0]  # three steps of 1 and of 2
 
 
 def test_uniform_actions_are_held_for_as_long_as_is_drawn():

@@ -258,6 +258,17 @@ def test_ppos_rows_are_of_the_episodes_in_its_rollouts(tmp_path):
     assert rows(run.path, "eval")[-1]["return"] == 5
 
 
+def test_the_worlds_of_ppo_begin_far_from_those_of_the_next_seed():
+    """SB3 hands its bare seed on, by which world 1 of seed 0 would be world 0 of seed 1."""
+    from reverie.agents.sb3 import PPOConfig
+    from reverie.experiments.loops import onpolicy
+
+    for seed in (0, 1):
+        env = Known([[2], [3]], paid=0.0)
+        onpolicy.PPOSession(env, PPOConfig(n_steps=6, batch_size=4, hidden=(4,)), seed)
+        assert env.seeds == [seed * SEED_STRIDE]
+
+
 def test_ppo_goes_on_with_the_evaluation_in_which_it_was_stopped(tmp_path, monkeypatch):
     """Stopped while it is judged after the first of two rollouts of 12 transitions."""
     from reverie.agents.sb3 import PPOConfig

@@ -26,6 +26,7 @@ from reverie.experiments.loops.transfer import Job, Population
 from reverie.experiments.runs import stopping
 from reverie.experiments.runs.checkpoint import list_checkpoints
 from reverie.experiments.runs.config import RunOptions, save_config
+from reverie.experiments.runs.policy import world
 from reverie.experiments.studies import pool
 from reverie.experiments.studies.suite import read_suite
 
@@ -280,7 +281,7 @@ def test_what_a_matrix_refuses(tmp_path):
         matrix.main(config(tmp_path, members=3))
     with pytest.raises(ValueError, match=r"high=0\.0: give --high"):
         matrix.main(config(tmp_path, high=0.0))
-    with pytest.raises(ValueError, match="score_episodes=1 has no halves"):
+    with pytest.raises(ValueError, match=r"score_episodes must be from 2 to 100,000, got 1"):
         matrix.main(config(tmp_path, score_episodes=1))
     with pytest.raises(ValueError, match=r"short=1\.0 is a share of the budget"):
         matrix.main(config(tmp_path, short=1.0))
@@ -329,6 +330,8 @@ def test_observations_tell_the_context_over_the_whole_grid(tmp_path):
     assert t.env.current_obs()[:, -1].tolist() == pytest.approx([0, 0], abs=1e-6)
     assert t.judge.current_obs()[:, -1].tolist() == pytest.approx([0, 0], abs=1e-6)
     assert t.scored.reset()[:3, -1].tolist() == pytest.approx([-1, 0, 1], abs=1e-6)
+    again = world({"env": CART, "context": GEARS, "context_in_obs": "normalised"}, 3)
+    assert again.reset()[:, -1].tolist() == pytest.approx([-1, 0, 1], abs=1e-6)  # of `reverie eval`
     raw = trained(config(tmp_path, context_in_obs="raw"), [Job(2, 5)])
     assert raw.env.current_obs()[:, -1].tolist() == [2.0, 2.0]
 

@@ -181,17 +181,21 @@ def test_a_trained_selection_by_hand(tmp_path):
     first = selector_of("improved", torch.tensor([[1.0], [1.5]]).double(), k=2).ask()[0]
     assert rows["sources"].tolist() == [0] * 5 + [1] * 5 + [2]
     assert rows["context"][5] == first and rows["context"][-1] == 1 - first
-    env = make(c.env, 2, context=parse_contexts(c.context))
-    played = [evaluate(p, env, seed=EVAL_SEED).returns[:, 0] for p in policy.policies]
+    env = make(c.env, 4, context=parse_contexts(c.context))  # two episodes of two contexts
+    each = [evaluate(p, env, seed=EVAL_SEED).returns.reshape(2, 2) for p in policy.policies]
+    played = [episodes.mean(0) for episodes in each]
     assert rows["own_return"][[5, -1]].tolist() == [played[0][first], played[1][1 - first]]
     assert rows["performance"][-1] == pytest.approx(np.max(played, 0).mean())
     assert policy.serves == np.argmax(played, 0).tolist()
-    assert np.array_equal(result.evaluation.returns[:, 0], np.max(played, 0))
+    each = np.array(each)  # [source, episode, context]: who is better in one earns it in the other
+    earned = [[each[each[:, 1 - e, n].argmax(), e, n] for n in (0, 1)] for e in (0, 1)]
+    assert result.evaluation.returns[:, 0].tolist() == pytest.approx(np.mean(earned, 0).tolist())
+    assert result.evaluation.extra["worst_decile"] == result.evaluation.returns.min()
     state = checkpoint.read(list_checkpoints(result.path / "checkpoints")[-1])
     units = state["agent"]["selector"]["rows"].numpy()  # low 0, high 50: the time limit
     np.testing.assert_allclose(units, np.array(played) / 50)
-    # Six looks of one episode each at 60, 120 ... 330 and a row of two, of 50 steps, for each.
-    assert rows["evaluation_steps"][-1] == 2 * (6 + 2) * 50
+    # Six looks of one episode each at 60, 120 ... 330 and a row of four, of 50 steps, for each.
+    assert rows["evaluation_steps"][-1] == 2 * (6 + 4) * 50
 
 
 def test_what_a_trained_selection_refuses(tmp_path):

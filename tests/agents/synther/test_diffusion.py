@@ -272,6 +272,19 @@ def test_a_diverged_fit_is_told_when_it_is_sampled():
         one.generate(5)
 
 
+def test_a_second_fit_without_one_finite_look_is_told_too():
+    """Its weights are not those of the fit before."""
+    rows, one = made_rows(), model(updates=20)
+    for bad in (False, True):
+        one.begin(rows)
+        if bad:
+            one._flat.data.fill_(float("nan"))
+            one._average_flat.fill_(float("nan"))
+        fit(one, rows, 20)
+    with pytest.raises(FloatingPointError, match="generated rows are not finite"):
+        one.generate(5)
+
+
 def test_diffusers_is_imported_by_the_first_model_only():
     """It takes seconds: one file imports it, and no file imports that one at its top."""
     for path in Path(reverie.__file__).parent.glob("agents/**/*.py"):
