@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .api import State
+from .api import State, no_memory
 from .networks import DeterministicActor, GaussianActor
 from .seeding import generator
 
@@ -32,9 +32,7 @@ class ActorPolicy:
         self.mean, self.std = (None if x is None else x.clone() for x in (mean, std))
         self.acting = generator(seed, "acting")
 
-    def initial_state(self, n: int) -> State:
-        """Return (): no memory."""
-        return ()
+    initial_state = no_memory
 
     @torch.no_grad()
     def act(self, obs: Tensor, state: State = (), *, explore: bool = False) -> tuple[Tensor, State]:

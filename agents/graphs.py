@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..buffers import Source, Transitions
+from ..buffers.transitions import stack
 from .api import Metrics
 
 MOST = 64  # updates of one call: a graph has as many times the launches of one
@@ -32,10 +33,7 @@ def most(compile: bool | str) -> int:
 
 def drawn(source: Source, n: int, updates: int) -> Transitions:
     """Return `updates` batches of n [U, n], each drawn on its own: mixtures keep their shares."""
-    batches = [source.sample(n) for _ in range(updates)]
-    columns = [torch.stack(x) for x in zip(*(b[:-1] for b in batches), strict=True)]
-    extra = {x: torch.stack([b.extra[x] for b in batches]) for x in batches[0].extra}
-    return Transitions._make((*columns, extra))
+    return stack([source.sample(n) for _ in range(updates)])
 
 
 class OnCuda:

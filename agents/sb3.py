@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
 from .actors import mlp_sizes
-from .api import Bounds, State, within
+from .api import Bounds, State, no_memory, within
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,7 @@ class SB3Policy:
     def __init__(self, policy: Any, statistics: Any = None) -> None:
         self.policy, self.statistics = policy, statistics
 
-    def initial_state(self, n: int) -> State:
-        """Return (): no memory."""
-        return ()
+    initial_state = no_memory
 
     @torch.no_grad()
     def act(self, obs: Tensor, state: State = (), *, explore: bool = False) -> tuple[Tensor, State]:

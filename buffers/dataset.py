@@ -153,11 +153,10 @@ class Dataset:
 
         Raises OSError where the disk refuses either; what was there stays.
         """
-        path = _named(path)
         card = replace(self.card, sha256=rows_digest(self.rows))
         layout = {"obs_dim": self.layout.obs_dim, "act_dim": self.layout.act_dim}
         about = {"layout": {**layout, "extra": dict(self.layout.extra)}, "card": asdict(card)}
-        file, told = (path.with_name(path.name + suffix) for suffix in (".safetensors", ".json"))
+        file, told = files_of(path)
         with aside(told) as text, aside(file) as rows:  # the card last: then the dataset is there
             text.write_text(json.dumps(about, indent=1) + "\n")
             sync_file(text)
@@ -203,8 +202,7 @@ def load(path: str | Path, *, seed: int = 0) -> Dataset:
 
     Raises FileNotFoundError, and ValueError for a damaged file or one that is no dataset.
     """
-    path = _named(path)
-    file, about = (path.with_name(path.name + suffix) for suffix in (".safetensors", ".json"))
+    file, about = files_of(path)
     for part in (file, about):
         if not part.exists():
             raise FileNotFoundError(f"{part} is missing: a dataset is {file.name} and {about.name}")
@@ -226,10 +224,11 @@ def load(path: str | Path, *, seed: int = 0) -> Dataset:
     return data
 
 
-def _named(path: str | Path) -> Path:
-    """Return a dataset's path without the suffix of one of its two files."""
+def files_of(path: str | Path) -> tuple[Path, Path]:
+    """Return the tensors and the card of what lies under a path, given with or without a suffix."""
     path = Path(path)
-    return path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
+    path = path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
+    return path.with_name(path.name + ".safetensors"), path.with_name(path.name + ".json")
 
 
 def join(parts: Sequence[Dataset], card: Card) -> Dataset:

@@ -9,7 +9,7 @@ from torch import Tensor
 from . import unread
 from .replay import ReplayBuffer
 from .source import Source, load_state, state_of
-from .transitions import Transitions
+from .transitions import Transitions, stack
 
 
 class Groups:
@@ -95,10 +95,7 @@ class Members:
 
     def sample(self, n: int) -> Transitions:
         """Draw n transitions of each source, in fresh memory."""
-        batches = [s.sample(n) for s in self.sources]
-        fields = (torch.stack(x) for x in zip(*(b[:-1] for b in batches), strict=True))
-        extra = {x: torch.stack([b.extra[x] for b in batches]) for x in batches[0].extra}
-        return Transitions._make((*fields, extra))
+        return stack([s.sample(n) for s in self.sources])
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of the sources; rows of data are their files'."""

@@ -55,20 +55,20 @@ def columns(batch: Transitions) -> dict[str, Any]:
 
 def concatenate(batches: Sequence[Transitions]) -> Transitions:
     """Join batches [B_i] into one, keeping the extra columns that all of them have."""
-    first = batches[0]
-    return Transitions(
-        torch.cat([b.obs for b in batches]),
-        torch.cat([b.action for b in batches]),
-        torch.cat([b.reward for b in batches]),
-        torch.cat([b.next_obs for b in batches]),
-        torch.cat([b.terminated for b in batches]),
-        torch.cat([b.truncated for b in batches]),
-        {
-            name: torch.cat([b.extra[name] for b in batches])
-            for name in first.extra
-            if all(name in b.extra for b in batches)
-        },
-    )
+    return _joined(batches, torch.cat)
+
+
+def stack(batches: Sequence[Transitions]) -> Transitions:
+    """Lay K batches [B] side by side, [K, B], keeping the extra columns that all of them have."""
+    return _joined(batches, torch.stack)
+
+
+def _joined(batches: Sequence[Transitions], by: Callable[[list[Tensor]], Tensor]) -> Transitions:
+    first, *rest = batches
+    columns = [by(list(x)) for x in zip(*(b[:-1] for b in batches), strict=True)]
+    shared = [name for name in first.extra if all(name in b.extra for b in rest)]
+    extra = {name: by([b.extra[name] for b in batches]) for name in shared}
+    return Transitions._make((*columns, extra))
 
 
 @dataclass(frozen=True)

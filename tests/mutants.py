@@ -22,7 +22,7 @@ class Mutant(NamedTuple):
 MUTANTS = [Mutant(*row) for row in (
     # -- buffers
     ("buffers/transitions.py", "next_obs=rows[..., at : at + o]", "next_obs=rows[..., :o]", "buffers/test_buffers.py::test_rows_pack_and_unpack_as_views"),
-    ("buffers/transitions.py", "torch.cat([b.next_obs for b in batches])", "torch.cat([b.obs for b in batches])", "buffers/test_buffers.py::test_map_and_concatenate_treat_every_column"),
+    ("buffers/transitions.py", "zip(*(b[:-1] for b in batches), strict=True)]", "zip(*(b[:-1] for b in batches[::-1]), strict=True)]", "buffers/test_buffers.py::test_map_and_concatenate_treat_every_column"),
     ("buffers/replay.py", "self._np_current += flags.any(axis=1)", "pass", "contracts/test_episode_ends.py::test_ring_wrap_around_joining_two_episodes"),
     ("buffers/replay.py", "self._np_current += gone & ~flags.any(axis=1)", "pass", "buffers/test_known_buffers.py::test_an_invalid_row_ends_its_episode_and_is_in_no_window"),
     ("buffers/windows.py", " & ~invalid[index]", "", "buffers/test_known_buffers.py::test_an_invalid_row_ends_its_episode_and_is_in_no_window"),
@@ -118,7 +118,7 @@ MUTANTS = [Mutant(*row) for row in (
     ("experiments/loops/population.py", "p.generator.set_state(kept)", "pass", "experiments/test_population.py::test_a_killed_population_goes_on_to_the_same_bytes[sac-25]"),
     ("experiments/loops/crew.py", "sum(returns) / len(returns)", "0.0", "experiments/test_population.py::test_the_groups_rows_are_means_of_its_members"),
     ("buffers/groups.py", "load_state(s, kept)", "pass", "buffers/test_groups.py::test_sources_side_by_side_draw_as_each_alone_and_go_on"),
-    ("buffers/groups.py", "for x in batches[0].extra}", "for x in ()}", "buffers/test_groups.py::test_sources_side_by_side_draw_as_each_alone_and_go_on"),
+    ("buffers/transitions.py", "for name in first.extra if", "for name in () if", "buffers/test_groups.py::test_sources_side_by_side_draw_as_each_alone_and_go_on"),
     ("experiments/loops/offline_session.py", "stream_seed(seed, f\"data {i}\")", "stream_seed(config.seed, f\"data {i}\")", "experiments/test_population.py::test_members_learn_from_data_as_each_alone_does"),
     ("experiments/loops/offline_session.py", "share(config.fraction, seed=seed)", "share(config.fraction, seed=config.seed)", "experiments/test_population.py::test_members_learn_from_data_as_each_alone_does"),
     ("experiments/loops/offline_session.py", "side_by_side[\"streams\"] = k * own", "pass", "experiments/test_population.py::test_each_member_is_the_run_of_its_seed[iql]"),
@@ -640,7 +640,7 @@ MUTANTS = [Mutant(*row) for row in (
     ("buffers/shards.py", "for written in (partial, path):", "for written in (partial,):", "faults/test_disks.py::test_whatever_the_disk_refuses_a_save_is_whole_or_not_there[False]"),
     ("buffers/shards.py", "raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error", "pass", "faults/test_disks.py::test_a_writer_that_is_refused_costs_one_line[shard-none]"),
     ("buffers/aside.py", "            file.seek(0)\n            file.write(old)\n", "", "buffers/test_aside.py::test_a_text_that_the_disk_takes_a_part_of_leaves_the_old_one"),
-    ("buffers/dataset.py", "path = _named(path)\n        card", "path = Path(path)\n        card", "buffers/test_dataset.py::test_a_dataset_is_found_under_the_name_that_it_was_saved_by"),
+    ("buffers/dataset.py", "        file, told = files_of(path)", "        file, told = (Path(path).with_suffix(s) for s in (\".safetensors\", \".json\"))", "buffers/test_dataset.py::test_a_dataset_is_found_under_the_name_that_it_was_saved_by"),
     ("experiments/runs/checkpoint.py", "            if placed:\n                _discard(final)\n", "", "faults/test_disks.py::test_whatever_the_disk_refuses_a_save_is_whole_or_not_there[False]"),
     ("experiments/runs/checkpoint.py", "            if older.exists() and not final.exists():\n                older.rename(final)\n", "", "faults/test_disks.py::test_whatever_the_disk_refuses_a_save_is_whole_or_not_there[True]"),
     ("experiments/runs/directory.py", "known = why in self._reasons or (", "known = (", "faults/test_disks.py::test_what_is_told_of_a_disk_that_takes_some_things"),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ...envs import BatchEnv
-from ..api import Policy, State
+from ..api import Policy, State, no_memory
 from ..playing import evaluate, never
 
 
@@ -62,9 +62,7 @@ class Library:
         if not self.policies or not set(self.serves) <= set(range(len(self.policies))):
             raise ValueError(f"{len(self.policies)} policies cannot serve as {self.serves} says")
 
-    def initial_state(self, n: int) -> State:
-        """Return (): no memory."""
-        return ()
+    initial_state = no_memory
 
     def act(self, obs: Tensor, state: State = (), *, explore: bool = False) -> tuple[Tensor, State]:
         """Return actions [M, A] for observations [M, O], each by the policy of its context.

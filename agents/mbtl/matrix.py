@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ...buffers.aside import aside
-from ...buffers.dataset import rows_digest
+from ...buffers.dataset import files_of, rows_digest
 from ...buffers.shards import sync_file, write_tensors
 from ...buffers.untrusted import READING, require_room, small_text, tensors_in, told
 
@@ -131,7 +131,7 @@ class Matrix:
         Raises OSError where the disk refuses either; what was there stays.
         """
         card = replace(self.card, sha256=self.digest)
-        file, about = _files(path)
+        file, about = files_of(path)
         with aside(about) as text, aside(file) as tensors:  # the card last: then it is there
             text.write_text(json.dumps(asdict(card), indent=1) + "\n")
             sync_file(text)
@@ -149,7 +149,7 @@ def load_matrix(path: str | Path) -> Matrix:
 
     Raises FileNotFoundError, and ValueError for a damaged file or one that is no matrix.
     """
-    file, about = _files(path)
+    file, about = files_of(path)
     for part in (file, about):
         if not part.exists():
             raise FileNotFoundError(f"{part} is missing: a matrix is {file.name} and {about.name}")
@@ -180,10 +180,3 @@ def _card(given: Any) -> MatrixCard:
     ):
         raise ValueError(f"a card has texts and finite numbers, got {str(given)[:200]}")
     return replace(card, features=tuple(card.features), seeds=tuple(card.seeds))
-
-
-def _files(path: str | Path) -> tuple[Path, Path]:
-    """Return a matrix's two files, of its path with or without the suffix of one."""
-    path = Path(path)
-    path = path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
-    return path.with_name(path.name + ".safetensors"), path.with_name(path.name + ".json")

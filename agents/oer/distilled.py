@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...buffers import Dataset
 from ..networks import DeterministicActor, initialise, step
@@ -72,19 +72,3 @@ class Distilled:
             self.optimizer.load_state_dict(copy.deepcopy(state["now"]["optimizer"]))
             self.draws = torch.Generator()
             self.draws.set_state(state["now"]["draws"])
-
-
-class Actor:
-    """A network on standardised observations; a `Policy`."""
-
-    def __init__(self, net: nn.Module, mean: Tensor, std: Tensor) -> None:
-        self.net, self.mean, self.std = net, mean, std
-
-    def initial_state(self, n: int) -> tuple[Any, ...]:
-        """Return (): no memory."""
-        return ()
-
-    @torch.no_grad()
-    def act(self, obs: Tensor, state: Any = (), *, explore: bool = False) -> tuple[Tensor, Any]:
-        """Return actions for raw observations."""
-        return self.net((obs - self.mean) / self.std), state

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..api import no_memory
 from ..networks import DeterministicActor, initialise
 from .supermasks import Supermasks
 
@@ -161,9 +162,7 @@ class TaskPolicy:
     def __init__(self, policy: ContinualPolicy, task: int) -> None:
         self.policy, self.task = policy, task
 
-    def initial_state(self, n: int) -> tuple[Any, ...]:
-        """Return (): no memory."""
-        return ()
+    initial_state = no_memory
 
     @torch.no_grad()
     def act(self, obs: Tensor, state: Any = (), *, explore: bool = False) -> tuple[Tensor, Any]:

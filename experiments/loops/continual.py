@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from ...agents import Metrics, Policy
+from ...agents.actors import ActorPolicy
 from ...agents.dynamics import DynamicsEnsemble
 from ...agents.oer.conflict import Conflict
-from ...agents.oer.distilled import Actor, Distilled
+from ...agents.oer.distilled import Distilled
 from ...agents.oer.keeping import Keeping, model_of
 from ...agents.oer.learner import OER
 from ...agents.oer.metrics import frozen_at_best, libero, normalise, summary
@@ -151,7 +152,7 @@ def policy_of(c: Any, s: Learning, task: int) -> Policy:
     """Return what plays a task now: its distilled policy, or the continual one."""
     d = s.distilled
     if c.memory == "distilled" and task < d.done:
-        return Actor(d.nets[task], d.mean[task], d.std[task])
+        return ActorPolicy(d.nets[task], mean=d.mean[task], std=d.std[task])
     return TaskPolicy(s.learner.policy, task)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...agents.api import State
+from ...agents.api import State, no_memory
 from ...agents.candidates import population_returns
 from ...agents.controllers import Controller
 from ...agents.playing import SEED_STRIDE, never
@@ -24,9 +24,7 @@ class Controllers:
         self.controller, self.parameters = controller, parameters
         self._bound = controller.bind(parameters[:, None])
 
-    def initial_state(self, n: int) -> State:
-        """Return (): no memory."""
-        return ()
+    initial_state = no_memory
 
     @torch.no_grad()
     def act(self, obs: Tensor, state: State = (), *, explore: bool = False) -> tuple[Tensor, State]:
