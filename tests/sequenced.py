@@ -6,7 +6,7 @@ import torch
 from known import Known
 
 from reverie.agents import TD3Config
-from reverie.agents.oer.distilled import Actor
+from reverie.agents.actors import ActorPolicy
 from reverie.agents.oer.learner import OER, OERConfig
 from reverie.agents.playing import EVAL_SEED, Evaluation
 from reverie.buffers import Card, Dataset, Transitions
@@ -51,7 +51,7 @@ def sequence(tmp_path, monkeypatch):
 
     def evaluate(policy, judge, *, seed, stop):
         assert seed == EVAL_SEED and not stop()
-        frozen = isinstance(policy, Actor)  # known by the states that it is scaled to
+        frozen = isinstance(policy, ActorPolicy)  # known by the states that it is scaled to
         task = round(float(policy.mean.mean()) / 100) if frozen else policy.task
         seen["moments"].append((task, policy.mean if frozen else policy.policy.mean[task].clone()))
         seen["frozen"].append(frozen)

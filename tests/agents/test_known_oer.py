@@ -8,9 +8,10 @@ import torch
 from known import Known
 
 from reverie.agents import Agent, TD3Config
+from reverie.agents.actors import ActorPolicy
 from reverie.agents.dynamics import DynamicsConfig, DynamicsEnsemble
 from reverie.agents.oer import keeping
-from reverie.agents.oer.distilled import Actor, Distilled
+from reverie.agents.oer.distilled import Distilled
 from reverie.agents.oer.keeping import Keeping, anchor, choose
 from reverie.agents.oer.learner import OER, OERConfig
 from reverie.agents.oer.memory import Kept, size_of
@@ -393,7 +394,7 @@ def test_a_distilled_policy_is_the_tasks_learner_on_its_datas_states():
     distilled.finish(1)
     assert distilled.done == 2 and torch.equal(distilled.mean[1], data.moments()[0])
     assert torch.equal(distilled.std[1], data.moments()[1]) and not distilled.mean[0].any()
-    actor = Actor(distilled.nets[1], distilled.mean[1], distilled.std[1])
+    actor = ActorPolicy(distilled.nets[1], mean=distilled.mean[1], std=distilled.std[1])
     got, _ = actor.act(obs, (), explore=False)
     assert (got - learner.mu(obs)).abs().mean() < 0.05
     # 2 x 16 + 16 + 16 + 1 weights and two moments of 2, of two tasks

@@ -8,9 +8,10 @@ from known import rows
 from sequenced import FAMILY, card, data_of
 
 from reverie.agents import TD3Config
+from reverie.agents.actors import ActorPolicy
 from reverie.agents.dynamics import DynamicsConfig, DynamicsEnsemble
 from reverie.agents.oer import keeping
-from reverie.agents.oer.distilled import Actor, Distilled
+from reverie.agents.oer.distilled import Distilled
 from reverie.agents.oer.exssnet import ExSSNeT
 from reverie.agents.oer.learner import OER, OERConfig
 from reverie.agents.oer.memory import Kept
@@ -310,7 +311,7 @@ def test_who_plays_a_task():
     distilled.mean[0], distilled.done = torch.ones(3), 1
     s = Learning(learner, distilled, [], [])
     first, second = (continual.policy_of(c, s, task) for task in range(2))
-    assert isinstance(first, Actor) and first.net is distilled.nets[0] and first.mean.tolist() == [
+    assert isinstance(first, ActorPolicy) and first.net is distilled.nets[0] and first.mean.tolist() == [
         1, 1, 1,
     ]  # fmt: skip
     assert second.policy is learner.policy and second.task == 1
