@@ -311,7 +311,8 @@ def test_who_plays_a_task():
     distilled.mean[0], distilled.done = torch.ones(3), 1
     s = Learning(learner, distilled, [], [])
     first, second = (continual.policy_of(c, s, task) for task in range(2))
-    assert isinstance(first, ActorPolicy) and first.net is distilled.nets[0] and first.mean.tolist() == [
+    assert isinstance(first, ActorPolicy) and first.actor is distilled.nets[0]
+    assert first.mean.tolist() == [
         1, 1, 1,
     ]  # fmt: skip
     assert second.policy is learner.policy and second.task == 1
