@@ -826,7 +826,7 @@ MUTANTS = [Mutant(*row) for row in (
     ("agents/search.py", "copy.deepcopy(self.optimizer.state_dict())", "self.optimizer.state_dict()", "agents/test_search.py::test_a_state_that_is_kept_stays_as_it_was[es]"),
     ("experiments/loops/deploying.py", "            self.memory = ()\n", "", "experiments/test_known_dreams.py::test_worlds_without_a_state_begin_new_episodes_in_all_that_is_counted"),
     ("experiments/loops/deploying.py", "            self.returns = Returns(self.env.num_envs)\n            self.memory", "            self.memory", "experiments/test_known_dreams.py::test_worlds_without_a_state_begin_new_episodes_in_all_that_is_counted"),
-    ("experiments/loops/selecting.py", "served_held_out(torch.stack([row.halves for row in rows], 1))", "scores.served(torch.stack([row.returns for row in rows]))", "experiments/test_mbtl_runs.py::test_a_trained_selection_by_hand"),
+    ("experiments/loops/selecting.py", "served_held_out(torch.stack([row.halves for row in rows], 1))", "scores.served(torch.stack([row.returns for row in rows]))", "experiments/test_mbtl_runs.py::test_who_serves_is_not_chosen_by_the_episodes_that_score"),
     ("agents/api.py", "if get_origin(kind) is Literal and value not in choices:", "if False:", "agents/synther/test_files.py::test_settings_out_of_bounds_are_refused"),
     ("experiments/curriculum.py", "reshape(c.run.eval_episodes, -1).mean(0)", "reshape(-1, c.run.eval_episodes).mean(1)", "experiments/test_matrix.py::test_sfl_looks_where_half_succeeds_and_its_steps_count[True-900-rows0]"),
     ("experiments/studies/cells.py", "if not score:", "if True:", "agents/mbtl/test_cells.py::test_the_study_keeps_its_cells_and_says_their_places"),

@@ -324,11 +324,11 @@ def test_all_sources_are_planned_and_shared_out(tmp_path):
 
 
 def test_observations_tell_the_context_over_the_whole_grid(tmp_path):
-    """Of gears 0.5, 1 and 2, at equal ratios, a source of 1 sees 0, and in its row -1, 0, 1."""
+    """Of gears 0.5, 1 and 2, at equal ratios, a source of 2 sees 1, and in its row -1, 0, 1."""
     c = config(tmp_path, context_in_obs="normalised")
-    t = trained(c, [Job(1, 5)])
-    assert t.env.current_obs()[:, -1].tolist() == pytest.approx([0, 0], abs=1e-6)
-    assert t.judge.current_obs()[:, -1].tolist() == pytest.approx([0, 0], abs=1e-6)
+    t = trained(c, [Job(2, 5)])
+    assert t.env.current_obs()[:, -1].tolist() == pytest.approx([1, 1], abs=1e-6)
+    assert t.judge.current_obs()[:, -1].tolist() == pytest.approx([1, 1], abs=1e-6)
     assert t.scored.reset()[:3, -1].tolist() == pytest.approx([-1, 0, 1], abs=1e-6)
     again = world({"env": CART, "context": GEARS, "context_in_obs": "normalised"}, 3)
     assert again.reset()[:, -1].tolist() == pytest.approx([-1, 0, 1], abs=1e-6)  # of `reverie eval`

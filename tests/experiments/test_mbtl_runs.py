@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 import typing
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from reverie.agents.playing import EVAL_SEED, Stopped, evaluate
 from reverie.envs import make
 from reverie.envs.contexts import parse_contexts
 from reverie.experiments import load_policy, load_run, mbtl
+from reverie.experiments.loops.selecting import Selection
 from reverie.experiments.runs import checkpoint
 from reverie.experiments.runs.checkpoint import list_checkpoints
 from reverie.experiments.runs.config import RunOptions
@@ -196,6 +198,15 @@ def test_a_trained_selection_by_hand(tmp_path):
     np.testing.assert_allclose(units, np.array(played) / 50)
     # Six looks of one episode each at 60, 120 ... 330 and a row of four, of 50 steps, for each.
     assert rows["evaluation_steps"][-1] == 2 * (6 + 4) * 50
+
+
+def test_who_serves_is_not_chosen_by_the_episodes_that_score():
+    """3 and 0 against 1 and 1: by the first the one serves and has 0, by the second 1: .5."""
+    selector = SimpleNamespace(contexts=torch.zeros(1, 1))
+    s = Selection(None, selector, SimpleNamespace(actors=lambda: []), (0.0, 1.0))
+    s.rows = [torch.tensor([[3.0], [0.0]]), torch.tensor([[1.0], [1.0]])]
+    judged = s.judge(lambda: False)
+    assert judged.returns.tolist() == [[0.5]] and judged.extra == {"worst_decile": 0.5}
 
 
 def test_what_a_trained_selection_refuses(tmp_path):
