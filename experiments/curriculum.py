@@ -149,7 +149,7 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
 
 
 def train(run: Run, s: Any, c: Config, curriculum: Curriculum, look: BatchEnv) -> Evaluation:
-    """Train until `c.steps` transitions, looks included; return the last evaluation."""
+    """Train until `c.steps` transitions, looks that count included; return the last evaluation."""
     overall, learned = offpolicy.looks(run, s)
 
     def judge() -> Evaluation:

@@ -16,13 +16,8 @@ from ...buffers.dataset import files_of, rows_digest
 from ...buffers.shards import sync_file, write_tensors
 from ...buffers.untrusted import READING, require_room, small_text, tensors_in, told
 
-MORE = {
-    "middle": 2,
-    "halves": 4,
-    "middle_halves": 3,
-    "short": 3,
-    "short_halves": 4,
-}  # what there may be, dimensions
+# What there may be, with its dimensions.
+MORE = {"middle": 2, "halves": 4, "middle_halves": 3, "short": 3, "short_halves": 4}
 SHAPE = f"values [N, N, S], contexts [N, d] and maybe {', '.join(MORE)}, float64"
 
 

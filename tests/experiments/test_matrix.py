@@ -11,16 +11,15 @@ import torch
 from made import same_end
 
 from reverie.agents import RandomPolicy, SACConfig, TD3Config
-from reverie.agents.mbtl import Matrix, MatrixCard, load_matrix, replay, scores, selector_of
-from reverie.agents.mbtl.curricula import Learnable
-from reverie.agents.mbtl.library import Row, play_row
-from reverie.agents.playing import EVAL_SEED, Evaluation, Stopped, evaluate
+from reverie.agents.mbtl import Matrix, load_matrix, replay, scores, selector_of
+from reverie.agents.mbtl.library import play_row
+from reverie.agents.playing import EVAL_SEED, Stopped, evaluate
 from reverie.agents.sb3 import PPOConfig
 from reverie.agents.search import SearchConfig
 from reverie.envs import make
 from reverie.envs.contexts import parse_contexts
 from reverie.experiments import cli, curriculum, load_policy, load_run, matrix, ppo, sac, td3
-from reverie.experiments.loops import offpolicy, transfer
+from reverie.experiments.loops import transfer
 from reverie.experiments.loops.grid import coordinates, trainer_of
 from reverie.experiments.loops.transfer import Job, Population
 from reverie.experiments.runs import stopping
@@ -394,61 +393,6 @@ def test_the_suite_of_matrices_is_what_the_presets_are():
         preset = matrix.PRESETS[entry.name]
         planned = dataclasses.replace(entry.config, run=preset.run)
         assert planned == preset, entry.name
-
-
-@pytest.mark.parametrize(("counted", "steps", "rows"), [
-    (True, 900, [60, 250, 300, 500, 540, 600, 660, 720, 780, 840, 900]),
-    (False, 240, [60, 120, 180, 240]),
-])  # fmt: skip
-def test_sfl_looks_where_half_succeeds_and_its_steps_count(
-    counted, steps, rows, tmp_path, monkeypatch
-):
-    """Own returns are 10, 10 and 50; a look has five episodes of 20 steps of each: 300 at most.
-
-    It takes 150 here. After 100 steps of training, and after 200, which with the first look are
-    350. After 300, 600 in all, 900 might not hold a third.
-    """
-    returns = torch.tensor([[0.0, 8, 9], [9, 8, 9], [9, 9, 9], [9, 9, 9], [0, 8, 9]]).double()
-    card = MatrixCard(CART, ("log gear",), 60, (0,), 0.0, 20.0)
-    at = torch.log(torch.tensor([[0.5], [1.0], [2.0]])).double()
-    Matrix(torch.diag(torch.tensor([10.0, 10.0, 50.0])).double()[..., None], at, card).save(
-        tmp_path / "own"
-    )
-    looked, choose = [], Learnable.look
-
-    def played(policy, env, n, *, seed, stop, value):
-        looked.append(seed)
-        return Row(value(returns), 150)
-
-    def look(self, rates):
-        assert rates.tolist() == pytest.approx([0.6, 1.0, 0.0])  # at least 8, 8 and 40
-        choose(self, rates)
-        assert self.chosen.tolist() == [0]
-
-    def six(*_, **__):  # two episodes of three contexts, side by side
-        return Evaluation(np.arange(1.0, 7.0)[:, None], np.full((6, 1), 20))
-
-    monkeypatch.setattr(curriculum, "play_row", played)
-    monkeypatch.setattr(Learnable, "look", look)
-    monkeypatch.setattr(offpolicy, "evaluate", six)
-    c = curriculum.Config(
-        env=CART, context=GEARS, rule="sfl", matrix=str(tmp_path / "own"), num_envs=2, steps=steps,
-        count_looks=counted, look_every=100, learning_starts=30, batch_size=8, utd=0.1,
-        agent=SACConfig(hidden=(8,)), env_options={"max_episode_steps": 20},
-        run=run_options(tmp_path, "sfl"),
-    )  # fmt: skip
-    result = curriculum.main(c)
-    assert looked == [curriculum.LOOK_SEED + 1000 * k for k in (0, 1)]
-    assert result.steps == steps
-    assert result.evaluation.extra == {"worst_decile": 2.5}  # (1 + 4) / 2, of 2.5, 3.5 and 4.5
-    told = load_run(result.path).frame("train")
-    assert told["look_steps"].tolist()[-1] == 300 and list(told["step"]) == rows
-    trained = steps - 300 if counted else steps
-    assert told["episodes"][-1] == trained // 40 * 2
-    with pytest.raises(ValueError, match="sfl: give --matrix"):
-        curriculum.main(dataclasses.replace(c, matrix=None))
-    with pytest.raises(ValueError, match=r"is of 3 contexts of .* not 2 of"):
-        curriculum.main(dataclasses.replace(c, context=("gear=1,2",)))
 
 
 def test_sources_that_are_runs_may_be_trained_by_an_engine(tmp_path, forks, capsys):

@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from reverie.agents.controllers import ControllerPolicy
 from reverie.agents.dreams import masks as dropout
-from reverie.agents.dreams.config import DreamConfig
+from reverie.agents.dreams.config import DreamConfig, ModelConfig
 from reverie.agents.dreams.controllers import TanhNetwork
 from reverie.agents.dreams.env import DreamEnv
 from reverie.agents.dreams.featured import Featured
@@ -289,3 +289,11 @@ def test_a_member_is_what_a_world_holds():
     assert torch.allclose(
         model.predict(obs, action, (), (), None).reward, mean[..., 2].mean(0), atol=1e-6
     )
+
+
+def test_one_network_is_no_ensemble():
+    """Nothing would be drawn, and nothing disagree; a misspelt choice is told where it is made."""
+    with pytest.raises(ValueError, match=r"members must be in \[2, 1000\], got 1"):
+        ModelConfig(kind="ensemble", members=1).check()
+    with pytest.raises(ValueError, match=r"DreamConfig: end must be one of .*'rule'.*, got 'rul'"):
+        DreamConfig(end="rul").check()

@@ -130,6 +130,14 @@ def test_the_study_keeps_its_cells_and_says_their_places(tmp_path, capsys, monke
     assert (tmp_path / "cells.csv").read_bytes() == kept
 
 
+def test_a_family_is_scaled_over_as_many_trials_as_its_table(monkeypatch):
+    asked = []
+    monkeypatch.setattr(cells, "units", lambda grid, trials, of: asked.append((list(trials), of)))
+    assert cells.matrices.__wrapped__("5d", "5", "const-none-L1", 2)[0].shape == (5**5, 5)
+    assert cells.matrices.__wrapped__("3d", "30", "const-none-L1", 1)[0].shape == (512, 3)
+    assert asked == [([0, 1], 5), ([0], 100)]
+
+
 def test_places_by_hand():
     """.3 of .2 to .4 is half the way, .8 of .6 to .8 all: the mean is .75."""
     rows = [("a", "random", 0.2), ("a", "gp", 0.3), ("a", "oracle", 0.4), ("b", "random", 0.6),
