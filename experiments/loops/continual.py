@@ -200,7 +200,8 @@ def report(c: Any, s: Learning) -> dict[str, float]:
     if all(card.has_references for card in cards):
         low = np.array([card.random_return for card in cards], float)
         high = np.array([card.reference_return for card in cards], float)
-        row |= summary(normalise(np.array(s.matrix)[:, :n], low, high))
+        scores = normalise(np.array(s.matrix)[:, :n], low, high)
+        row |= summary(scores) | {f"score{j}": float(value) for j, value in enumerate(scores[-1])}
         if s.curve:
             row |= along(s, low, high)
     return row

@@ -48,7 +48,7 @@ def test_the_rows_of_a_matrix_are_normalised_by_each_tasks_own_references():
     row = report(c, s)
     scores = {
         "per": (0.3 + 0.75) / 2, "forgetting": 0.3, "forgetting_n": 0.15, "bwt": -0.3,
-        "learned": (0.6 + 0.75) / 2, "nbt": 0.15, "old_tasks": 0.3,
+        "learned": (0.6 + 0.75) / 2, "nbt": 0.15, "old_tasks": 0.3, "score0": 0.3, "score1": 0.75,
     }  # fmt: skip
     distances = {"distance_random": 5, "distance_online": 1, "distance_mbes": 2.5}
     fidelity = {"fidelity_random": 0, "fidelity_online": 1, "fidelity_mbes": 2.5 / 4}
