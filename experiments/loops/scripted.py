@@ -16,7 +16,7 @@ from .. import methods
 from ..runs import checkpoint
 from ..runs.config import RunOptions
 from ..runs.directory import Stores
-from ..runs.opening import read_json
+from ..runs.opening import read_object
 from ..runs.run import Run
 from ..runs.stopping import Interrupted
 from .contextual import row_worlds, shown, wide_starts
@@ -89,7 +89,7 @@ class Scripted:
     def _left(self) -> list[Made]:
         """Return the sources asked for that are not trained to their end."""
         made = [self._made(job) for job in self.jobs[self.trained :]]
-        return [m for m in made if read_json(m[2] / "stamp.json").get("status") != "finished"]
+        return [m for m in made if read_object(m[2] / "stamp.json").get("status") != "finished"]
 
     def _made(self, job: Job) -> Made:
         """Return a source's method, configuration and run directory."""

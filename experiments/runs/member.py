@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import checkpoint
 from .directory import Directory
-from .opening import There, read_json
+from .opening import There, read_object
 from .rows import digest_of
 from .writers import Begun, Writers
 
@@ -31,7 +31,7 @@ class Member:
         self.config, self.path = config, Path(config.run.out, config.run.name)
         there = None
         if kept is not None:
-            there = There(None, read_json(self.path / "stamp.json"), self._rows(kept))
+            there = There(None, read_object(self.path / "stamp.json"), self._rows(kept))
         self.home = Directory(
             self.path, method, config, config.seed, kept is not None, group=group, there=there
         )

@@ -53,7 +53,7 @@ def to_continue(path: Path, method: str, config: Any) -> There:
     damaged or gone: it never starts over by itself once something was saved.
     """
     points, file = path / "checkpoints", path / "config.json"
-    stamp, anew = read_json(path / "stamp.json"), _anew(path, method)
+    stamp, anew = read_object(path / "stamp.json"), _anew(path, method)
     if (group := stamp.get(POPULATION)) is not None:
         raise ValueError(
             f"{path} is a member of the population {group}, which saves and goes on as one: "
@@ -86,7 +86,7 @@ def is_aside(path: Path) -> bool:
     return path.name.startswith(f"{SET_ASIDE}-")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
     """Return a JSON file's object, {} where there is none that can be read."""
     try:
         data = json.loads(path.read_bytes())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .. import methods
 from ..runs.config import from_dict, read_config, save_config
-from ..runs.opening import POPULATION, read_json
+from ..runs.opening import POPULATION, read_object
 from .jobs import Job, beside
 from .suite import Entry, task_name
 
@@ -24,7 +24,7 @@ def jobs_of(waiting: Sequence[Entry], states: Mapping[Path, str], as_one: bool) 
     fresh: dict[tuple[str, str], list[Entry]] = {}
     work: list[Work] = []
     for e in waiting:
-        group = read_json(e.path / "stamp.json").get(POPULATION)
+        group = read_object(e.path / "stamp.json").get(POPULATION)
         able = as_one and e.arm.method in population.LEARNERS
         if group is not None:
             begun.setdefault(e.path.with_name(Path(group).name), []).append(e)
