@@ -40,7 +40,7 @@ SHOWS = (
     Show("OER", "five rows of each task kept, chosen by MBES, against plain fine-tuning",
          "demo-oer", "mbes-5", "fine-tuning", "forgetting", "lower", ""),
     Show("OER", "the same against five rows kept at random",
-         "demo-oer", "mbes-5", "random-5", "forgetting", "lower", "oer"),
+         "demo-oer", "mbes-5", "random-5", "forgetting", "lower", "oer-d2"),
     Show("SynthER", "SAC with a diffusion model's rows in half of each batch against SAC without",
          "demo-synther", "with", "without", "return", "higher", "synther"),
     Show("MBTL", "pole lengths to train on, chosen by what the others earned, against random ones",
