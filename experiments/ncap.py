@@ -7,25 +7,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from tyro.conf import OmitArgPrefixes
 
 from ..agents import TD3, TD3Config
 from ..agents.actors import ActorPolicy, deterministic_policy, go_on
 from ..agents.api import within
-from ..agents.candidates import population_returns
 from ..agents.controllers import Controller, ControllerPolicy
 from ..agents.ncap import Circuit, CircuitConfig, Network, SineCPG, joint_limit
 from ..agents.ncap.transfer import off_nominal
-from ..agents.playing import EVAL_SEED, SEED_STRIDE, Evaluation, evaluate
+from ..agents.playing import EVAL_SEED, Evaluation, evaluate
 from ..agents.sb3 import PPOConfig
-from ..agents.search import SEARCHES, Search, SearchConfig
+from ..agents.search import SEARCHES, SearchConfig
 from ..agents.seeding import generator, stream_seed
 from ..envs import BatchEnv, make
 from ..envs.contexts import parse_contexts
 from .loops import offpolicy, onpolicy
 from .loops.build import tell_if_endless
+from .loops.searching import Searching, steps, streams_of
 from .runs.config import RunOptions, check
 from .runs.resources import use_threads
 from .runs.result import Result
@@ -181,72 +180,49 @@ def main(config: Config | None = None, *, resume: bool = False) -> Result:
     judge = make(c.env, c.run.eval_episodes, **worlds)
     tell_if_endless(c.env, judge, lambda: make(c.env, 1, **c.env_options))
     worlds["max_episode_steps"] = c.episode_steps
-    streams = np.tile(np.arange(c.episodes), c.es.population)
-    env = make(c.env, len(streams), streams=streams.tolist(), **worlds)
+    streams = streams_of(1, c.es.population, c.episodes)
+    env = make(c.env, len(streams), streams=streams, **worlds)
     label = f"ncap-{c.controller}-{c.search}-s{c.seed}"
     controller = build_controller(c)
     start = controller.initial(generator(c.seed, "weights"))
     search = SEARCHES[c.search](start, c.es, stream_seed(c.seed, "search"))
+    s = Searching(controller, [search], env, c.seed)
     with Run("ncap", c, label=label, steps=c.steps, seed=c.seed, resume=resume) as run:
-        judged = train(run, c, controller, search, env, judge)
+        judged = train(run, c, s, judge)
     return Result(run.path, run.step, judged)
 
 
-def train(
-    run: Run, c: Config, controller: Controller, search: Search, env: BatchEnv, judge: BatchEnv
-) -> Evaluation:
+def train(run: Run, c: Config, s: Searching, judge: BatchEnv) -> Evaluation:
     """Search until `c.steps` transitions; return the last evaluation of the search's best.
 
-    Raises Interrupted after saving, Diverged after a dump when a parameter or a return is not
-    finite.
+    Raises as `searching.steps`.
     """
-    run.home.note(**env.notes)
-    returns = torch.zeros(0)
-    with run.restored() as state:
-        if state is not None:
-            search.load_state_dict(state["agent"]["search"])
-            returns = state["returns"]
 
     def stop() -> bool:
         return run.stopping
 
+    def played() -> Evaluation:
+        policy = ControllerPolicy(s.controller, s.best[0])
+        return evaluate(policy, judge, seed=EVAL_SEED, stop=stop)
+
     def judging() -> Evaluation:
-        policy = ControllerPolicy(controller, search.best)
-        judged = evaluate(policy, judge, seed=EVAL_SEED, stop=stop)
+        judged = played()
         if not (c.transfer and run.step >= c.steps):
             return judged
         swim = functools.partial(make, SWIM, time_feature=True, threads=c.run.threads)
-        scores = off_nominal(lambda n: build_controller(c, n), search.best, c.links, swim, stop)
+        scores = off_nominal(lambda n: build_controller(c, n), s.best[0], c.links, swim, stop)
         return judged._replace(extra=scores)
 
-    def row() -> dict[str, torch.Tensor]:
-        return {"return": returns.mean(), "best_return": returns.mean(1).max()}
+    def untrained() -> None:
+        """Log what the prior knows before any search."""
+        if run.home.found is None and run.options.eval_every:
+            with run.interruptible():
+                start = played()
+            run.log(start.row(), kind="eval")
 
-    def saved() -> dict[str, Any]:
-        agent = {"search": search.state_dict(), "best": search.best}
-        return {"agent": agent, "returns": returns}
-
-    if state is None and run.options.eval_every:  # what the prior knows before any search
-        with run.interruptible():
-            start = ControllerPolicy(controller, search.best)
-            untrained = evaluate(start, judge, seed=EVAL_SEED, stop=stop)
-        run.log(untrained.row(), kind="eval")
     judged: Evaluation | None = None
-    while run.owed or run.step < c.steps:
-        if not run.owed:  # else only what follows the generation is left of it
-            generation = run.step // (env.num_envs * c.episode_steps)
-            seed = c.seed * SEED_STRIDE + generation * c.episodes
-            before = saved()  # to ask is to draw
-            candidates = search.ask()
-            with run.interruptible(before.copy, owed=False):
-                returns = population_returns(env, controller, candidates, seed, stop)
-            search.tell(returns.mean(1))
-            run.tick(env.num_envs * c.episode_steps)
-            if not bool(torch.isfinite(search.best).all() & torch.isfinite(returns).all()):
-                batch = {"candidates": candidates, "returns": returns, "best": search.best}
-                what = "parameters or returns not finite"
-                run.dump({"batch": batch, "env": env.state_dict()}, what)
-        judged = run.after_step(judging, row, saved)
+    for _ in steps(run, s, c, untrained):
+        judged = run.after_step(judging, s.row, s.state_dict)
     return run.final(judged, judging)
 
 
@@ -271,5 +247,5 @@ def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Any, int]
         if c.controller != "circuit":
             return load_mlp_ppo(state)
         return load_ppo(state, obs_dim, c.links - 1, *ppo_policy(c), c.ppo.hidden), obs_dim
-    best = torch.as_tensor(state["best"]).clone()
+    best = torch.as_tensor(state["best"][0]).clone()
     return ControllerPolicy(build_controller(c), best), obs_dim

@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ...agents import Policy, RandomPolicy, reset_where
 from ...agents.acting import Returns, advance, over
 from ...agents.actors import deterministic_policy, gaussian_policy
-from ...agents.api import State
+from ...agents.api import State, no_memory
 from ...agents.controllers import Controller, ControllerPolicy
 from ...agents.dreams.controllers import TanhNetwork
 from ...agents.ncap import Circuit, joint_limit
@@ -18,12 +19,28 @@ from ...agents.seeding import generator, stream_seed
 from ...buffers import Layout, ReplayBuffer
 from ...envs import BatchEnv
 from ..runs.resources import require_memory
-from .searching import Controllers
 
 Snapshot = Mapping[str, Any]  # what a policy is made of: tensors by name
 RULES = ("dream", "last")
 SWIM = "reverie/Swim-v0"  # what the circuit is for
 WORLDS = 10  # real ones that are collected from together
+
+
+class Controllers:
+    """K controllers of one kind [K, D] as a `Policy` on K groups of as many worlds."""
+
+    def __init__(self, controller: Controller, parameters: Tensor) -> None:
+        self.controller, self.parameters = controller, parameters
+        self._bound = controller.bind(parameters[:, None])
+
+    initial_state = no_memory
+
+    @torch.no_grad()
+    def act(self, obs: Tensor, state: State = (), *, explore: bool = False) -> tuple[Tensor, State]:
+        """Return actions [N, A] for obs [N, O]; worlds k N / K on are controller k's."""
+        groups = obs.reshape(len(self.parameters), -1, obs.shape[1])
+        action: Tensor = self.controller.act(self._bound, groups)
+        return action.reshape(len(obs), -1), state
 
 
 class Collector:

@@ -1,4 +1,4 @@
-"""Black-box searches for several controllers at once: all their candidates in one batch."""
+"""Black-box searches, of one controller or several: all their candidates in one batch."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...agents.api import State, no_memory
 from ...agents.candidates import population_returns
 from ...agents.controllers import Controller
 from ...agents.playing import SEED_STRIDE, never
@@ -15,23 +14,6 @@ from ...agents.search import Search
 from ...envs import BatchEnv
 from ..runs.directory import Stores
 from ..runs.run import Run
-
-
-class Controllers:
-    """K controllers of one kind [K, D] as a `Policy` on K groups of as many worlds."""
-
-    def __init__(self, controller: Controller, parameters: Tensor) -> None:
-        self.controller, self.parameters = controller, parameters
-        self._bound = controller.bind(parameters[:, None])
-
-    initial_state = no_memory
-
-    @torch.no_grad()
-    def act(self, obs: Tensor, state: State = (), *, explore: bool = False) -> tuple[Tensor, State]:
-        """Return actions [N, A] for obs [N, O]; worlds k N / K on are controller k's."""
-        groups = obs.reshape(len(self.parameters), -1, obs.shape[1])
-        action: Tensor = self.controller.act(self._bound, groups)
-        return action.reshape(len(obs), -1), state
 
 
 class Searching:
@@ -75,8 +57,9 @@ class Searching:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a bit-exact continuation needs, between two generations."""
+        searches = [search.state_dict() for search in self.searches]
         return {
-            "agent": {"searches": [search.state_dict() for search in self.searches]},
+            "agent": {"searches": searches, "best": self.best},
             "env": self.env.state_dict(),
             "returns": self.returns,
             "generations": self.generations,

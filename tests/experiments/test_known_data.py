@@ -1,6 +1,7 @@
 """Offline runs, sources, collecting and searches, against numbers worked out by hand."""
 
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -12,8 +13,16 @@ from reverie.agents.search import SearchConfig
 from reverie.agents.seeding import stream_seed
 from reverie.buffers import Card, Dataset, Layout, ReplayBuffer, Transitions
 from reverie.experiments import bc, ncap, sac
-from reverie.experiments.loops import build, collecting, offline, offline_session, sources
+from reverie.experiments.loops import (
+    build,
+    collecting,
+    offline,
+    offline_session,
+    searching,
+    sources,
+)
 from reverie.experiments.loops.collecting import CollectOptions, play
+from reverie.experiments.loops.searching import Searching
 from reverie.experiments.loops.sources import compose, parse_data
 from reverie.experiments.runs.config import RunOptions
 from reverie.experiments.runs.run import Run
@@ -289,6 +298,24 @@ class Fixed:
         self.told = list(state["told"])
 
 
+UNBOUND = SimpleNamespace(bind=lambda parameters: parameters)
+
+
+class Worlds(SimpleNamespace):
+    """Worlds that are not played."""
+
+    notes: ClassVar = {}
+
+    def health(self):
+        return {"bad": 1}
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        assert state == {}
+
+
 def test_a_search_is_told_each_candidates_mean_and_every_generation_has_its_starts(
     tmp_path, monkeypatch
 ):
@@ -308,20 +335,19 @@ def test_a_search_is_told_each_candidates_mean_and_every_generation_has_its_star
         scored.append((make_controller(4).joints, best.tolist(), links, swim))
         return {"off_nominal": 0.5}
 
-    monkeypatch.setattr(ncap, "population_returns", population_returns)
+    monkeypatch.setattr(searching, "population_returns", population_returns)
     monkeypatch.setattr(ncap, "evaluate", judge)
     monkeypatch.setattr(ncap, "off_nominal", off_nominal)
     run = RunOptions(out=str(tmp_path), name="r", threads=1, log_every=30, eval_every=60,
                      tensorboard=False, progress=False)  # fmt: skip
     c = ncap.Config(steps=90, seed=2, episodes=2, episode_steps=5, transfer=True, run=run)
-    env = SimpleNamespace(num_envs=6, notes={})
-    controller = SimpleNamespace(bind=lambda parameters: parameters)
+    s = Searching(UNBOUND, [search], Worlds(num_envs=6, max_episode_steps=5), seed=2)
     with Run("ncap", c, label="x", steps=90, seed=2) as run:
-        judged = ncap.train(run, c, controller, search, env, "judge")
+        judged = ncap.train(run, c, s, "judge")
     assert seeds == [2 * SEED_STRIDE, 2 * SEED_STRIDE + 2, 2 * SEED_STRIDE + 4]
     assert search.told == [[2, 7, 1]] * 3
-    logged = [(r["step"], r["return"], r["best_return"]) for r in rows(run.path, "train")]
-    assert logged == [(step, pytest.approx(20 / 6), 7) for step in (30, 60, 90)]
+    logged = [(r["step"], r["return"], r["best_return"], r["bad"]) for r in rows(run.path, "train")]
+    assert logged == [(step, pytest.approx(20 / 6), 7, 1) for step in (30, 60, 90)]
     evals = [(r["step"], r["return"], r.get("off_nominal")) for r in rows(run.path, "eval")]
     assert evals == [(0, 2, None), (60, 3, None), (90, 3.5, 0.5)] and judged.mean == 3.5
     joints, best, links, swim = scored[0]
@@ -343,17 +369,16 @@ def test_a_search_goes_on_with_the_evaluation_in_which_it_was_stopped(tmp_path, 
             raise Stopped("in the middle")
         return Evaluation(np.array([[float(policy.parameters)]]), np.ones((1, 1)))
 
-    monkeypatch.setattr(ncap, "population_returns", population_returns)
+    monkeypatch.setattr(searching, "population_returns", population_returns)
     monkeypatch.setattr(ncap, "evaluate", judge)
     run = RunOptions(out=str(tmp_path), name="r", threads=1, log_every=12, eval_every=12,
                      tensorboard=False, progress=False)  # fmt: skip
     c = ncap.Config(steps=24, episodes=1, episode_steps=4, run=run)
-    env = SimpleNamespace(num_envs=3, notes={})
-    controller = SimpleNamespace(bind=lambda parameters: parameters)
 
     def go(search, resume):
+        s = Searching(UNBOUND, [search], Worlds(num_envs=3, max_episode_steps=4), seed=0)
         with Run("ncap", c, label="x", steps=24, seed=0, resume=resume) as run:
-            ncap.train(run, c, controller, search, env, "judge")
+            ncap.train(run, c, s, "judge")
         return run.path
 
     with pytest.raises(Interrupted):

@@ -24,7 +24,7 @@ from reverie.experiments import cli, dreamland, load_policy, sac
 from reverie.experiments.looking import episodes
 from reverie.experiments.looking.dream_figures import Episode, ghosts, imagined, played
 from reverie.experiments.loops import searching
-from reverie.experiments.loops.deploying import Chosen, Collector, deployed
+from reverie.experiments.loops.deploying import Chosen, Collector, Controllers, deployed
 from reverie.experiments.loops.dreaming import World, judged_store, rule_of
 from reverie.experiments.loops.dreamt import dreamt_rows, open_dream, reopen
 from reverie.experiments.runs import checkpoint
@@ -109,7 +109,7 @@ def test_each_controller_is_kept_where_it_did_best():
 def test_controllers_learn_in_one_batch_and_share_no_dreams():
     assert searching.streams_of(2, 3, 2) == [0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3]
     network = TanhNetwork(1, 1)
-    group = searching.Controllers(network, torch.tensor([[1.0, 0.0], [0.0, 0.5]]))  # w, b
+    group = Controllers(network, torch.tensor([[1.0, 0.0], [0.0, 0.5]]))  # w, b
     action, _ = group.act(torch.tensor([[1.0], [2.0], [1.0], [2.0]]))
     assert action[:, 0].tolist() == pytest.approx(np.tanh([1.0, 2.0, 0.5, 0.5]).tolist())
     s = searching.Searching(network, [], types.SimpleNamespace(health=dict), 0)
