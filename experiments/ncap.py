@@ -247,5 +247,5 @@ def load(config: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[Any, int]
         if c.controller != "circuit":
             return load_mlp_ppo(state)
         return load_ppo(state, obs_dim, c.links - 1, *ppo_policy(c), c.ppo.hidden), obs_dim
-    best = torch.as_tensor(state["best"][0]).clone()
+    best = torch.as_tensor(state["best"]).reshape(-1).clone()
     return ControllerPolicy(build_controller(c), best), obs_dim
