@@ -44,7 +44,7 @@ SHOWS = (
     Show("SynthER", "SAC with a diffusion model's rows in half of each batch against SAC without",
          "demo-synther", "with", "without", "return", "higher", "synther"),
     Show("MBTL", "pole lengths to train on, chosen by what the others earned, against random ones",
-         "demo-mbtl", "improved", "random", "return", "higher", "mbtl-best-of-k"),
+         "demo-mbtl", "improved", "random", "return", "higher", ""),
     Show("Dream worlds", "a controller trained in dreams under dropout masks, played in reality, "
          "against one from dreams without masks",
          "demo-dreams", "masks", "no-masks", "return", "higher", "dreams-noise-at-all"),

@@ -916,6 +916,8 @@ MUTANTS = [Mutant(*row) for row in (
     ("experiments/studies/sequences.py", 'f"conflict_{i}_{j}") for one', 'f"conflict_{j}_{i}") for one', "experiments/test_sequences.py::test_the_conflict_matrix_is_the_mean_of_the_seeds"),
     ("experiments/studies/sequences.py", "columns[metric][k - 1] for one", "columns[metric][-k] for one", "experiments/test_sequences.py::test_a_long_sequence_is_read_at_quarters"),
     ("experiments/studies/sequences.py", "seed_of(run) not in seeds", "seed_of(run) in seeds", "experiments/test_sequences.py::test_the_command_prints_them_and_says_what_is_not_there"),
+    ("experiments/studies/report_data.py", "{\"sign\": \"higher\", **own, **told}", "{**own, **told}", "experiments/test_report.py::test_a_verdict_on_matrices_is_shown"),
+    ("experiments/studies/report_panels.py", "RUN.fullmatch(file.name) and not card", "RUN.fullmatch(file.name)", "experiments/test_report_panels.py::test_a_stored_matrix_is_shown_in_units"),
     ("experiments/studies/report_study.py", "if len(x) >= FEWEST else None", "if len(x) > 1 else None", "experiments/test_report.py::test_a_summary_of_five_seeds"),
     ("experiments/studies/report_study.py", "set.intersection(*(set(of[t, arm])", "set.union(*(set(of[t, arm])", "experiments/test_report.py::test_scores_of_several_tasks_lie_on_each_tasks_range"),
     ("experiments/studies/report_study.py", "flip = 1.0 if sign", "flip = 1.0 if True or sign", "experiments/test_report.py::test_scores_of_several_tasks_lie_on_each_tasks_range"),

@@ -121,7 +121,8 @@ def claim_data(v: Verdict) -> Json:
     own = dataclasses.asdict(v.claim)
     t = None if v.t is None else [v.t.difference, v.t.low, v.t.high]
     level = 95 if v.claim.margin is None else 90
-    return {**own, "state": v.state, "detail": v.detail, "interval": t, "level": level}
+    told = {"state": v.state, "detail": v.detail, "interval": t, "level": level}
+    return {"sign": "higher", **own, **told}  # a matrix claim has no sign: more is better there
 
 
 def judged(found: Sequence[Study], file: Path) -> list[Json]:

@@ -36,7 +36,9 @@ def files(paths: Sequence[Path]) -> Iterator[tuple[Path, Any]]:
     for path in paths:
         for file in sorted(path.rglob("*.json")):
             inner = file.relative_to(path).parts[:-1]
-            if INNER & set(inner) or RUN.fullmatch(file.name) or file.resolve() in seen:
+            card = file.with_suffix(".safetensors").exists()  # of a matrix in a suite's results
+            stamp = RUN.fullmatch(file.name) and not card
+            if INNER & set(inner) or stamp or file.resolve() in seen:
                 continue
             seen.add(file.resolve())
             if file.stat().st_size <= LARGEST:

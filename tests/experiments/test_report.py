@@ -14,8 +14,9 @@ from reported import claimed, put
 from reverie.experiments import cli, load_run, sac
 from reverie.experiments.runs.config import RunOptions
 from reverie.experiments.runs.run import Run
+from reverie.experiments.studies import report_data, stats
 from reverie.experiments.studies import report_published as others
-from reverie.experiments.studies import stats
+from reverie.experiments.studies.claim import MatrixClaim, Verdict
 from reverie.experiments.studies.report import page
 from reverie.experiments.studies.report_cost import cost, cost_of
 from reverie.experiments.studies.report_data import embedded, find, gather, plain
@@ -273,6 +274,23 @@ def test_a_report_has_the_verdict_with_its_interval(tmp_path):
     assert f"{3 - reach:.3f} to {3 + reach:.3f}" in text
     told = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)[1]
     assert json.loads(told) == data
+
+
+def test_a_verdict_on_matrices_is_shown(tmp_path, monkeypatch):
+    """It is of no column of a run, and more is better."""
+    results = claimed(tmp_path)
+    on = MatrixClaim("c", "x beats y", "s", ("m",), 5, "x", "y", "held_out", margin=0.02)
+    told = Verdict(on, "equivalent", "difference .01", stats.Paired(0.01, -0.01, 0.015, 0.5))
+    monkeypatch.setattr(report_data, "judged", lambda *_: [report_data.claim_data(told)])
+    data = gather([results], tmp_path / "claims.toml")
+    (study,), (claim,) = data["studies"], data["claims"]
+    assert (study["claims"], study["primary"], study["sign"]) == (["c"], "return", "higher")
+    assert (claim["sign"], claim["level"], claim["interval"]) == (
+        "higher",
+        90,
+        [0.01, -0.01, 0.015],
+    )
+    assert '<span class="pill">equivalent</span>' in page(data, "A")
 
 
 def test_a_page_asks_nothing_of_any_network(tmp_path):

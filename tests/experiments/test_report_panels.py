@@ -56,6 +56,11 @@ def test_a_stored_matrix_is_shown_in_units(tmp_path):
     Matrix(values, torch.tensor([[1.0], [2.0]]).double(), card).save(tmp_path / "m" / "gear")
     (shown,) = panels([tmp_path], [])["matrices"]
     assert shown["values"] == [[0.5, 0], [1, 0.5]] and shown["about"] == "E, gear, 2 seeds"
+    # In the results of a suite its card is named as a stamp is, and the stamp is there too.
+    Matrix(values, torch.tensor([[1.0], [2.0]]).double(), card).save(tmp_path / "s" / "matrix-t-s0")
+    put(tmp_path / "s", "matrix", 0, {"step": [1], "return": [0.0]}, task="t")
+    names = [shown["name"] for shown in panels([tmp_path], [])["matrices"]]
+    assert names == ["m/gear", "s/matrix-t-s0"]
 
 
 def test_samplers_are_means_over_repeats(tmp_path):
