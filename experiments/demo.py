@@ -36,7 +36,7 @@ COSTS = {"demo-ncap": 13.0, "demo-oer": 18.0, "demo-synther": 36.0, "demo-mbtl":
          "demo-dreams": 22.0}  # CPU-seconds of a run: how far the bar goes by it  # fmt: skip
 SHOWS = (
     Show("NCAP", "a swimmer's circuit after C. elegans against a sine wave, by the same search",
-         "demo-ncap", "circuit", "cpg", "return", "higher", "ncap"),
+         "demo-ncap", "circuit", "cpg", "return", "higher", ""),
     Show("OER", "five rows of each task kept, chosen by MBES, against plain fine-tuning",
          "demo-oer", "mbes-5", "fine-tuning", "forgetting", "lower", ""),
     Show("OER", "the same against five rows kept at random",
@@ -47,7 +47,7 @@ SHOWS = (
          "demo-mbtl", "improved", "random", "return", "higher", ""),
     Show("Dream worlds", "a controller trained in dreams under dropout masks, played in reality, "
          "against one from dreams without masks",
-         "demo-dreams", "masks", "no-masks", "return", "higher", "dreams-noise-at-all"),
+         "demo-dreams", "masks", "no-masks", "return", "higher", ""),
     Show("Dream worlds", "the same against SAC on the 6,000 real steps that the dreams are of",
          "demo-dreams", "masks", "sac", "return", "higher", ""),
 )  # fmt: skip

@@ -36,8 +36,8 @@ def files(paths: Sequence[Path]) -> Iterator[tuple[Path, Any]]:
     for path in paths:
         for file in sorted(path.rglob("*.json")):
             inner = file.relative_to(path).parts[:-1]
-            card = file.with_suffix(".safetensors").exists()  # of a matrix in a suite's results
-            stamp = RUN.fullmatch(file.name) and not card
+            # A matrix in a suite's results has its card, named as a stamp is, beside it.
+            stamp = RUN.fullmatch(file.name) and not file.with_suffix(".safetensors").exists()
             if INNER & set(inner) or stamp or file.resolve() in seen:
                 continue
             seen.add(file.resolve())

@@ -41,14 +41,14 @@ class Played:
 Arms = Mapping[str, Mapping[int, Played]]
 
 
-def read_arms(folder: Path, seeds: Sequence[int] | None = None) -> Arms:
-    """Return the finished runs of each arm of a suite's results, by seed; of `seeds` alone.
+def read_arms(*folders: Path, seeds: Sequence[int] | None = None) -> Arms:
+    """Return the finished runs of each arm of suites' results, by seed; of `seeds` alone.
 
-    Raises FileNotFoundError where there are none, ValueError for a run without scores and for
-    sequences of several lengths.
+    Raises FileNotFoundError where there are none, ValueError for a run without scores, for two of
+    one arm and seed, and for sequences of several lengths.
     """
     out: dict[str, dict[int, Played]] = {}
-    for run in read_results(folder):
+    for run in (run for folder in folders for run in read_results(folder)):
         if not run.finished or (seeds is not None and seed_of(run) not in seeds):
             continue
         columns = read_tasks(run)
@@ -56,12 +56,14 @@ def read_arms(folder: Path, seeds: Sequence[int] | None = None) -> Arms:
         if any(f"score{j}" not in columns for j in range(n)) or not n:
             raise ValueError(f"{run.path} has no scores of its tasks beside it")
         scores = np.array([columns[f"score{j}"] for j in range(n)]).T
-        out.setdefault(run.arm, {})[seed_of(run)] = Played(columns, scores)
+        if seed_of(run) in (runs := out.setdefault(run.arm, {})):
+            raise ValueError(f"{run.path} is the second run of arm {run.arm}, seed {seed_of(run)}")
+        runs[seed_of(run)] = Played(columns, scores)
     lengths = {len(one.scores) for runs in out.values() for one in runs.values()}
     if not lengths:
-        raise FileNotFoundError(f"{folder}: no finished run of these seeds in it")
+        raise FileNotFoundError(f"{' '.join(map(str, folders))}: no finished run of these seeds")
     if len(lengths) > 1:
-        raise ValueError(f"{folder} holds sequences of {sorted(lengths)} tasks")
+        raise ValueError(f"sequences of {sorted(lengths)} tasks are not set side by side")
     return out
 
 
@@ -151,9 +153,7 @@ def main(args: Sequence[str]) -> int:
     parser.add_argument("--less", nargs="*", default=[], help="arms to subtract from the others")
     parser.add_argument("--seeds", type=parse_seeds, help="of these seeds alone: 0:10")
     asked = parser.parse_args(args)
-    arms: dict[str, Mapping[int, Played]] = {}
-    for folder in asked.results:
-        arms |= read_arms(folder, asked.seeds)
+    arms = read_arms(*asked.results, seeds=asked.seeds)
     if unknown := set(asked.less) - arms.keys():
         raise ValueError(f"no arm {sorted(unknown)[0]!r} in it, there are {', '.join(arms)}")
     tables = [means(arms), *(pairs(arms, base) for base in asked.less), conflicts(arms)]

@@ -255,3 +255,6 @@ def test_every_row_of_the_demo_has_its_arms_its_cost_and_a_claim_that_there_is()
         text = (demo.HERE / "suites" / f"{show.suite}.toml").read_text()
         arms = {a.name for a in parse_suite(text, show.suite).arms}
         assert {show.better, show.than} <= arms and show.claim in (*claims, "")
+        if show.claim:  # of the same measure; a verdict on another contrast would mislead
+            claim = claims[show.claim]
+            assert (claim.metric, claim.sign) == (show.metric, show.sign)

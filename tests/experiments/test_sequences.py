@@ -95,6 +95,8 @@ def test_the_command_prints_them_and_says_what_is_not_there(tmp_path, capsys):
     played(tmp_path, "short", 0, [[0.9, NAN], [0.5, 0.5]], per=[1, 1], forgetting=[0, 0])
     with pytest.raises(ValueError, match=r"sequences of \[2, 3\] tasks"):
         sequences.main([str(tmp_path)])
+    with pytest.raises(ValueError, match="is the second run of arm forgets, seed 0"):
+        sequences.main([str(study(tmp_path / "x")), str(study(tmp_path / "y"))])
     put(tmp_path, "other", 0, {"step": [1], "return": [0.0]})
     with pytest.raises(ValueError, match="has no scores of its tasks beside it"):
         sequences.main([str(tmp_path)])
